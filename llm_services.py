@@ -1,0 +1,325 @@
+"""The services that answer prompts: `LLMService`, its two kinds, and the errors that they raise.
+
+A service turns a prompt into chunks as they come; whoever wants the whole answer joins them. An
+answer is whole when the iteration ends by itself: everything else raises.
+
+    LLMServiceError
+    ├── OllamaUnreachableError             nothing answers at its URL
+    ├── ModelNotFoundError                 the model that the request named is not there
+    │   └── DefaultModelNotFoundError      the same, where the request named none
+    ├── RequestRefusedError                Ollama's 400
+    ├── OllamaBusyError                    Ollama's 503
+    ├── TokenTimeoutError                  no first token, or no next one, in time
+    └── BrokenAnswerError                  cut off, failed, or not Ollama's protocol
+
+Ollama is asked for a stream whichever endpoint was called, so that a cancelled or broken answer
+still leaves its text and the time between two tokens can be watched.
+"""
+
+import asyncio
+import re
+import zlib
+from abc import ABC, abstractmethod
+from collections.abc import AsyncGenerator, Iterator
+from contextlib import aclosing, contextmanager
+from dataclasses import dataclass
+from typing import ClassVar, Literal, Self
+
+import httpx
+from pydantic import BaseModel, TypeAdapter, ValidationError
+from pydantic_core import to_json
+from typing_extensions import TypedDict
+
+from exchange import Chunk, Prompt
+from settings import Settings
+
+MAX_ERROR_BYTES = 4096
+CUT_OFF = "Ollama broke off before the end of its answer"
+
+
+class LLMServiceError(Exception):
+    """A service could not answer; the message says what happened and what to do about it."""
+
+
+class OllamaUnreachableError(LLMServiceError):
+    """Nothing answers at Ollama's URL."""
+
+
+class ModelNotFoundError(LLMServiceError):
+    """The model that the request named is not there."""
+
+    def __init__(self, model: str) -> None:
+        super().__init__(f"model '{model}' is not there; get it with `ollama pull {model}`")
+
+
+class DefaultModelNotFoundError(ModelNotFoundError):
+    """The request named no model, and the default one is not there."""
+
+
+class RequestRefusedError(LLMServiceError):
+    """Ollama found the request wrong, in its own words."""
+
+
+class OllamaBusyError(LLMServiceError):
+    """Ollama has too many requests waiting, in its own words."""
+
+
+class TokenTimeoutError(LLMServiceError):
+    """No first token, or no next one, in time; the message names the setting."""
+
+
+class BrokenAnswerError(LLMServiceError):
+    """The answer was cut off, failed, or was not Ollama's protocol."""
+
+
+class LLMService(ABC):
+    """Something that answers prompts; an async context for as long as the process serves."""
+
+    llm_type: ClassVar[str]
+    model: str
+    """What answers where a prompt names no model."""
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *exc_info: object) -> None:
+        """Let go of connections."""
+
+    @abstractmethod
+    def stream(self, prompt: Prompt) -> AsyncGenerator[Chunk, None]:
+        """Answer the prompt chunk by chunk; closing the generator stops the work.
+
+        Raises:
+            LLMServiceError: the answer failed or is not whole.
+        """
+
+    async def check(self) -> None:
+        """Raise `LLMServiceError` where the service could not answer a prompt now."""
+
+
+class StubbedLLMService(LLMService):
+    """Canned answers, word by word: the same prompt gets the same answer."""
+
+    llm_type = "stubbed"
+    model = "stub"
+    ANSWERS = (
+        "Good question! In short: yes, mostly, and it gets better with tea.\n"
+        "The longer answer needs a real model, and I am only a stub with good manners.",
+        "Let me think about that for a moment.\n\n"
+        "Done. The answer is somewhere between three and a lovely afternoon in May.",
+        "Once upon a time somebody asked exactly this. They went for a walk, "
+        "came back with rosy cheeks, and found that they knew it all along.",
+        "Three things come to mind: patience, good tests, and a warm cup of coffee. "
+        "With these, most prompts answer themselves.",
+        "I could tell you, but half the joy is in finding out. Here is a hint, though: "
+        "it is smaller than a whale and friendlier than a semicolon.",
+    )
+
+    def __init__(self, delay: float) -> None:
+        """Wait `delay` seconds between two chunks."""
+        self._delay = delay
+
+    async def stream(self, prompt: Prompt) -> AsyncGenerator[Chunk, None]:
+        answer = self.ANSWERS[zlib.crc32(prompt.prompt.encode()) % len(self.ANSWERS)]
+        for number, word in enumerate(re.findall(r"\S+\s*", answer)):
+            if number:
+                await asyncio.sleep(self._delay)
+            yield Chunk(word, model=self.model)
+
+
+class AnswerLine(TypedDict, total=False):
+    """A line of Ollama's stream, as far as it is read here."""
+
+    model: str
+    response: str
+    thinking: str
+    done: bool
+    error: str
+    prompt_eval_count: int
+    eval_count: int
+
+
+class ModelList(BaseModel):
+    """Ollama's `/api/tags`, as far as it is read here."""
+
+    class Model(BaseModel):
+        name: str
+
+    models: list[Model]
+
+
+ANSWER_LINE = TypeAdapter(AnswerLine)
+
+
+class AnswerReader:
+    """Ollama's stream of lines, put together from reads that end anywhere."""
+
+    def __init__(self) -> None:
+        self.done = False
+        self.failure: BrokenAnswerError | None = None
+        self._begun: list[bytes] = []
+
+    def feed(self, data: bytes) -> Chunk:
+        """Return what the lines carry that the data completes, as one chunk.
+
+        Sets `done` at the answer's last line, and `failure` at a line that is an error or not of
+        the protocol: what came before it has its chunk all the same.
+        """
+        chunk = Chunk()
+        head, *lines = data.split(b"\n")
+        self._begun.append(head)
+        if lines:
+            lines.insert(0, b"".join(self._begun))
+            self._begun = [lines.pop()]
+        for line in filter(bytes.strip, lines):
+            try:
+                self._read(ANSWER_LINE.validate_json(line), chunk)
+            except ValidationError:
+                what = line[:200].decode(errors="replace")
+                self.failure = BrokenAnswerError(f"Ollama sent what is not its protocol: {what}")
+            if self.done or self.failure:
+                break
+        return chunk
+
+    def _read(self, line: AnswerLine, chunk: Chunk) -> None:
+        if "error" in line:
+            self.failure = BrokenAnswerError(f"Ollama failed: {line['error']}")
+            return
+        chunk.model = line.get("model")
+        chunk.response += line.get("response", "")
+        chunk.thinking += line.get("thinking", "")
+        if line.get("done"):
+            self.done = True
+            chunk.prompt_tokens = line.get("prompt_eval_count")
+            chunk.response_tokens = line.get("eval_count")
+
+
+@dataclass(frozen=True)
+class TokenLimit:
+    """How long to wait for a token, in seconds, and the setting that says so."""
+
+    token: Literal["first", "next"]
+    seconds: float
+    setting: str
+
+    def error(self) -> TokenTimeoutError:
+        """Return the error for a token that did not come."""
+        return TokenTimeoutError(
+            f"Ollama sent no {self.token} token within {self.seconds:g} s; "
+            f"{self.setting} sets how long to wait"
+        )
+
+
+class OllamaLLMService(LLMService):
+    """Ollama, over its `/api/generate`, with one client for the life of the process."""
+
+    llm_type = "ollama"
+
+    def __init__(self, settings: Settings) -> None:
+        self.model = settings.ollama_model
+        self._connect_timeout = settings.connect_timeout
+        self._first = TokenLimit(
+            "first", settings.first_token_timeout, "MINIVAULT_FIRST_TOKEN_TIMEOUT"
+        )
+        self._next = TokenLimit("next", settings.idle_timeout, "MINIVAULT_IDLE_TIMEOUT")
+        self._client = httpx.AsyncClient(
+            base_url=settings.ollama_base_url,
+            headers={"Accept-Encoding": "identity"},
+            timeout=httpx.Timeout(None, connect=settings.connect_timeout),
+            limits=httpx.Limits(max_connections=None),
+            trust_env=False,
+        )
+
+    async def __aexit__(self, *exc_info: object) -> None:
+        await self._client.aclose()
+
+    async def stream(self, prompt: Prompt) -> AsyncGenerator[Chunk, None]:
+        asked = {"model": self.model, **prompt.model_dump(exclude_none=True)}
+        request = self._client.build_request("POST", "/api/generate", content=to_json(asked))
+        now = asyncio.get_running_loop().time
+        limit = self._first
+        deadline = now() + limit.seconds
+        try:
+            with self._client_errors():
+                async with asyncio.timeout_at(deadline):
+                    response = await self._client.send(request, stream=True)
+                async with aclosing(response):
+                    reads = response.aiter_raw()
+                    if response.status_code != httpx.codes.OK:
+                        async with asyncio.timeout_at(deadline):
+                            raise await self._refusal(response, prompt.model)
+                    answer = AnswerReader()
+                    while not answer.done:
+                        async with asyncio.timeout_at(deadline):
+                            data = await anext(reads, b"")
+                        yield answer.feed(data or b"\n")
+                        if answer.failure:
+                            raise answer.failure
+                        if not data and not answer.done:
+                            raise BrokenAnswerError(CUT_OFF)
+                        limit = self._next
+                        deadline = now() + limit.seconds
+        except TimeoutError:
+            raise limit.error() from None
+
+    async def check(self) -> None:
+        """Raise `LLMServiceError` where Ollama is out of reach or lacks the default model."""
+        try:
+            with self._client_errors():
+                async with asyncio.timeout(self._connect_timeout):
+                    response = await self._client.get("/api/tags")
+            models = ModelList.model_validate_json(response.content).models
+        except TimeoutError:
+            raise self._unreachable("it accepts the connection but does not answer") from None
+        except ValidationError:
+            raise self._unreachable(f"what answers there is not Ollama ({response})") from None
+        wanted = {self.model.casefold(), f"{self.model}:latest".casefold()}
+        if not any(model.name.casefold() in wanted for model in models):
+            raise DefaultModelNotFoundError(self.model)
+
+    async def _refusal(self, response: httpx.Response, requested: str | None) -> LLMServiceError:
+        """Return the error that an answer without tokens means."""
+        body = b""
+        async for data in response.aiter_raw():
+            body += data
+            if len(body) > MAX_ERROR_BYTES:
+                break
+        try:
+            words = ANSWER_LINE.validate_json(body)["error"]
+        except (ValidationError, KeyError):
+            words = body[:200].decode(errors="replace") or "nothing more"
+            return BrokenAnswerError(f"Ollama answered {response.status_code} and said: {words}")
+        match response.status_code:
+            case httpx.codes.BAD_REQUEST:
+                return RequestRefusedError(f"Ollama refused the request: {words}")
+            case httpx.codes.NOT_FOUND if requested:
+                return ModelNotFoundError(requested)
+            case httpx.codes.NOT_FOUND:
+                return DefaultModelNotFoundError(self.model)
+            case httpx.codes.SERVICE_UNAVAILABLE:
+                return OllamaBusyError(f"Ollama is busy: {words}")
+        return BrokenAnswerError(f"Ollama failed: {words}")
+
+    @contextmanager
+    def _client_errors(self) -> Iterator[None]:
+        """Turn the HTTP client's errors into the service's."""
+        try:
+            yield
+        except (httpx.ConnectError, httpx.ConnectTimeout) as exc:
+            raise self._unreachable(str(exc) or type(exc).__name__) from exc
+        except httpx.TransportError as exc:
+            raise BrokenAnswerError(f"{CUT_OFF}: {str(exc) or type(exc).__name__}") from exc
+
+    def _unreachable(self, reason: str) -> OllamaUnreachableError:
+        url = self._client.base_url.copy_with(userinfo=b"")
+        return OllamaUnreachableError(
+            f"Ollama is out of reach at {url}: {reason}; start it with `ollama serve`, "
+            "or set MINIVAULT_OLLAMA_BASE_URL"
+        )
+
+
+def create_llm_service(settings: Settings) -> LLMService:
+    """Return the service that `MINIVAULT_LLM_SERVICE` names."""
+    if settings.llm_service == "ollama":
+        return OllamaLLMService(settings)
+    return StubbedLLMService(settings.stub_delay)
