@@ -1,0 +1,108 @@
+"""What surrounds every request: its id, the hosts that may be asked for, the shape of a 413.
+
+Pure ASGI: `BaseHTTPMiddleware` would hide disconnects and copy every stream.
+"""
+
+import asyncio
+import ipaddress
+import re
+import uuid
+from collections.abc import Set
+
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.responses import JSONResponse
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+REQUEST_ID = "X-Request-ID"
+HOST = re.compile(r"(?:\[([0-9a-f:.]+)]|([^:@/\[\]\s]+))(?::\d*)?", re.IGNORECASE)
+
+
+class RequestIDMiddleware:
+    """Gives every request an id, in `scope["state"]`, and its answer the same in `X-Request-ID`.
+
+    As the outermost part that a request passes it also ends quietly what uvicorn cancels when the
+    grace period of a stop is over: with a 503 where nothing has left yet.
+    """
+
+    def __init__(self, app: ASGIApp) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            return await self.app(scope, receive, send)
+        request_id = str(uuid.uuid4())
+        scope.setdefault("state", {})["request_id"] = request_id
+        started = False
+
+        async def send_with_id(message: Message) -> None:
+            nonlocal started
+            if message["type"] == "http.response.start":
+                started = True
+                MutableHeaders(scope=message)[REQUEST_ID] = request_id
+            await send(message)
+
+        try:
+            await self.app(scope, receive, send_with_id)
+        except asyncio.CancelledError:
+            if not started:
+                detail = "the service is stopping; try again when it is back"
+                response = JSONResponse({"detail": detail}, 503, {"Retry-After": "5"})
+                await response(scope, receive, send_with_id)
+
+
+class HostMiddleware:
+    """Refuses a `Host` that is a name not known here: what DNS rebinding needs.
+
+    A page that points its own name at 127.0.0.1 cannot make a browser send an IP literal, so any
+    literal passes, as with Ollama (CVE-2024-28224).
+    """
+
+    def __init__(self, app: ASGIApp, allowed_hosts: Set[str]) -> None:
+        self.app = app
+        self.allowed_hosts = allowed_hosts | {"localhost"}
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        host = Headers(scope=scope).get("host", "") if scope["type"] == "http" else "localhost"
+        if self.allows(host):
+            return await self.app(scope, receive, send)
+        detail = (
+            f"the Host header {host!r} is not allowed; add the name to MINIVAULT_ALLOWED_HOSTS "
+            "if this service is to be reached under it"
+        )
+        await JSONResponse({"detail": detail}, 400)(scope, receive, send)
+
+    def allows(self, host: str) -> bool:
+        """Return whether a `Host` header's value is an IP literal or an allowed name."""
+        match = HOST.fullmatch(host)
+        if not match:
+            return False
+        try:
+            ipaddress.ip_address(match[1] or match[2])
+        except ValueError:
+            return match[2] is not None and match[2].lower() in self.allowed_hosts
+        return True
+
+
+class BodyLimitDetailMiddleware:
+    """Gives the 413 of Starlette's body limit, plain text, the shape of every other error."""
+
+    def __init__(self, app: ASGIApp, max_body_bytes: int) -> None:
+        self.app = app
+        self.max_body_bytes = max_body_bytes
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        replaced = False
+
+        async def send_with_detail(message: Message) -> None:
+            nonlocal replaced
+            if message.get("status") == 413:
+                replaced = True
+                detail = (
+                    f"the request body is larger than {self.max_body_bytes} bytes; shorten it, "
+                    "or raise MINIVAULT_MAX_BODY_BYTES"
+                )
+                await JSONResponse({"detail": detail}, 413)(scope, receive, send)
+            elif not replaced:
+                await send(message)
+
+        await self.app(scope, receive, send_with_detail)
