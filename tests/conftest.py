@@ -1,0 +1,112 @@
+"""What the tests share: a service on a real socket, and an Ollama beside it."""
+
+import json
+import os
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+import uvicorn
+
+from app import create_app
+from settings import Settings
+from tests.ollama_stand_in import OllamaStandIn
+
+DEADLINE = 30  # seconds; generous, for a slow machine: only a failing test waits so long
+
+
+def eventually(condition: Callable[[], Any]) -> Any:
+    """Return the condition's value as soon as it is true; fail where it never is."""
+    end = time.monotonic() + DEADLINE
+    while not (value := condition()):
+        assert time.monotonic() < end, "it did not come true in time"
+        time.sleep(0.01)
+    return value
+
+
+def read_log(directory: Path) -> list[dict[str, Any]]:
+    """Return all entries of a log folder, in order; every line has to parse."""
+    return [
+        json.loads(line)
+        for path in sorted(directory.glob("*.jsonl"))
+        for line in path.read_bytes().splitlines()
+    ]
+
+
+class Service:
+    """A running MiniVault in this process, its client, and its log."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.log_dir = settings.log_dir
+        self.app = create_app(settings)
+        config = uvicorn.Config(
+            self.app, port=0, log_level="warning", ws="none", timeout_graceful_shutdown=1
+        )
+        self.server = uvicorn.Server(config)
+
+    @contextmanager
+    def running(self) -> Iterator["Service"]:
+        """Serve for the length of the block."""
+        thread = threading.Thread(target=self.server.run, daemon=True)
+        thread.start()
+        eventually(lambda: self.server.started or not thread.is_alive())
+        port = self.server.servers[0].sockets[0].getsockname()[1]
+        self.url = f"http://127.0.0.1:{port}"
+        try:
+            with httpx.Client(base_url=self.url, timeout=DEADLINE) as self.client:
+                yield self
+        finally:
+            self.server.should_exit = True
+            thread.join(DEADLINE)
+            assert not thread.is_alive(), "the service did not stop"
+
+    @property
+    def entries(self) -> list[dict[str, Any]]:
+        """The log's entries so far."""
+        return read_log(self.log_dir)
+
+    def entry(self) -> dict[str, Any]:
+        """Return the only entry, waiting for it."""
+        (entry,) = eventually(lambda: self.entries)
+        return entry
+
+
+Serve = Callable[..., Service]
+
+
+@pytest.fixture(autouse=True)
+def clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let no setting of the machine reach a test."""
+    for name in os.environ:
+        if name.startswith("MINIVAULT_") or name == "OLLAMA_HOST":
+            monkeypatch.delenv(name)
+
+
+@pytest.fixture
+def serve(tmp_path: Path) -> Iterator[Serve]:
+    """Start services with the settings given, on a log folder of the test's own."""
+    with ExitStack() as stack:
+
+        def start(**settings: Any) -> Service:
+            settings = {"log_dir": tmp_path / "logs", "stub_delay": 0, **settings}
+            return stack.enter_context(Service(Settings(**settings)).running())
+
+        yield start
+
+
+@pytest.fixture
+def ollama() -> Iterator[OllamaStandIn]:
+    """An Ollama stand-in on a real socket."""
+    with OllamaStandIn() as stand_in:
+        yield stand_in
+
+
+@pytest.fixture
+def vault(serve: Serve, ollama: OllamaStandIn) -> Service:
+    """A service in front of the stand-in."""
+    return serve(llm_service="ollama", ollama_base_url=ollama.url)

@@ -1,0 +1,94 @@
+"""The smoke check tells a user what is wrong, in one line and by its exit status."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+from tests.conftest import DEADLINE, Serve, Service
+from tests.ollama_stand_in import OllamaStandIn, refuse, then, tokens, cut
+
+ROOT = Path(__file__).parent.parent
+
+
+def smoke_check(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    """Run the command as a user does."""
+    return subprocess.run(
+        [sys.executable, "test_service.py", *arguments],
+        cwd=ROOT,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=DEADLINE,
+    )
+
+
+def failure(run: subprocess.CompletedProcess[str]) -> str:
+    """Return the reason that the command gave up with."""
+    assert run.returncode == 1, run.stdout + run.stderr
+    (line,) = run.stderr.splitlines()
+    return line
+
+
+def test_a_healthy_service_passes_and_the_stream_is_shown(serve: Serve) -> None:
+    service = serve(stub_delay=0.01)
+    run = smoke_check(service.url)
+    assert run.returncode == 0, run.stderr
+    first, second = service.entries
+    assert f"{len(first['response'])} characters" in run.stdout
+    assert second["response"].split("\n")[0] in run.stdout
+    assert "pieces, the first after" in run.stdout
+
+
+def test_the_key_goes_along(serve: Serve) -> None:
+    service = serve(api_key="secret")
+    assert smoke_check(service.url, MINIVAULT_API_KEY="secret").returncode == 0
+    assert "401" in failure(smoke_check(service.url))
+
+
+def test_nobody_there_is_said_after_the_wait() -> None:
+    run = smoke_check("http://127.0.0.1:9", "--wait", "0.1")
+    assert "up to 0.1 s" in run.stdout
+    assert "nothing answers at http://127.0.0.1:9" in failure(run)
+
+
+def test_a_service_that_is_not_ready_says_why(vault: Service, ollama: OllamaStandIn) -> None:
+    ollama.models = []
+    assert "ollama pull tinyllama" in failure(smoke_check(vault.url, "--wait", "0.1"))
+
+
+def test_an_error_answer_is_the_reason(vault: Service, ollama: OllamaStandIn) -> None:
+    ollama.answer = refuse(500, "out of memory")
+    assert "out of memory" in failure(smoke_check(vault.url))
+
+
+def test_a_stream_in_one_piece_is_none(vault: Service, ollama: OllamaStandIn) -> None:
+    ollama.answer = tokens("all at once")
+    assert "one piece" in failure(smoke_check(vault.url))
+
+
+def test_a_broken_stream_is_the_reason(vault: Service, ollama: OllamaStandIn) -> None:
+    answers = iter([tokens("Blue"), then("Blue", " is", end=cut)])
+
+    async def answer(talk: object) -> None:
+        await next(answers)(talk)  # type: ignore[arg-type]
+
+    ollama.answer = answer
+    assert "incomplete" in failure(smoke_check(vault.url))
+
+
+def test_something_else_is_not_taken_for_minivault(ollama: OllamaStandIn) -> None:
+    reason = failure(smoke_check(ollama.url, "--wait", "0.1"))
+    assert ollama.url in reason
+
+
+def test_pytest_does_not_collect_it() -> None:
+    run = subprocess.run(
+        [sys.executable, "-m", "pytest", "--collect-only", "-q", "."],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=DEADLINE,
+    )
+    assert run.returncode == 0, run.stdout
+    assert "tests/test_smoke_check.py" in run.stdout
+    assert "\ntest_service.py" not in run.stdout
