@@ -224,7 +224,7 @@ class OllamaLLMService(LLMService):
         self._next = TokenLimit("next", settings.idle_timeout, "MINIVAULT_IDLE_TIMEOUT")
         self._client = httpx.AsyncClient(
             base_url=settings.ollama_base_url,
-            headers={"Accept-Encoding": "identity"},
+            headers={"Accept-Encoding": "identity", "Content-Type": "application/json"},
             timeout=httpx.Timeout(None, connect=settings.connect_timeout),
             limits=httpx.Limits(max_connections=None),
             trust_env=False,
@@ -234,7 +234,8 @@ class OllamaLLMService(LLMService):
         await self._client.aclose()
 
     async def stream(self, prompt: Prompt) -> AsyncGenerator[Chunk, None]:
-        asked = {"model": self.model, **prompt.model_dump(exclude_none=True)}
+        given = prompt.model_dump(exclude_none=True)
+        asked = {"model": self.model, **given, "stream": True}
         request = self._client.build_request("POST", "/api/generate", content=to_json(asked))
         now = asyncio.get_running_loop().time
         limit = self._first

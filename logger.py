@@ -135,8 +135,12 @@ class DailyFile:
             return self._fd
         self.close()
         self.path = path
-        self._system.makedirs(self.directory, mode=0o700, exist_ok=True)
-        self._fd = self._system.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o600)
+        flags = os.O_RDWR | os.O_APPEND | os.O_CREAT
+        try:
+            self._fd = self._system.open(path, flags, 0o600)
+        except FileNotFoundError:
+            self._system.makedirs(self.directory, mode=0o700, exist_ok=True)
+            self._fd = self._system.open(path, flags, 0o600)
         if self._fsync:  # a new file is safe only with its name in the folder, and that in its own
             for folder in (self.directory, self.directory.parent):
                 self._sync_folder(folder)
@@ -145,7 +149,7 @@ class DailyFile:
     def _is_in_place(self) -> bool:
         try:
             there, here = self._system.stat(self.path), self._system.fstat(self._fd)
-        except FileNotFoundError:
+        except OSError:
             return False
         return (there.st_dev, there.st_ino) == (here.st_dev, here.st_ino)
 
@@ -210,7 +214,9 @@ class JsonlLog:
         while running:
             arrived = self._arrived()
             running = None not in arrived
-            kept = self._write(kept + [waiting for waiting in arrived if waiting])
+            batch = kept + [waiting for waiting in arrived if waiting]
+            if batch or self.failure:
+                kept = self._write(batch)
         self._file.close()
         if kept:
             ids = ", ".join(waiting.entry.id for waiting in kept)

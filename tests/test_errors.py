@@ -1,0 +1,350 @@
+"""The table of errors: each row made to happen for real, on both endpoints."""
+
+import json
+import socket
+from pathlib import Path
+
+import httpx
+import pytest
+
+from tests.conftest import Serve, Service
+from tests.ollama_stand_in import (
+    Behaviour,
+    Conversation,
+    OllamaStandIn,
+    cut,
+    cut_mid_line,
+    end_without_done,
+    error_line,
+    hang,
+    junk,
+    refuse,
+    then,
+    tokens,
+)
+
+ENDPOINTS = pytest.mark.parametrize("endpoint", ["/generate", "/stream"])
+
+
+def detail(response: httpx.Response) -> str:
+    """Return an error answer's words; it has FastAPI's shape and nothing else."""
+    key, words = response.json().popitem()
+    assert key == "detail" and isinstance(words, str)
+    return words
+
+
+async def html(talk: Conversation) -> None:
+    """Answer as a web server that is not Ollama."""
+    await talk.raw(b"HTTP/1.1 200 OK\r\nContent-Length: 21\r\n\r\n<html>it works</html>")
+
+
+async def no_words(talk: Conversation) -> None:
+    """Answer 403 with an empty body, as Ollama does to a foreign Host."""
+    await talk.raw(b"HTTP/1.1 403 Forbidden\r\nContent-Length: 0\r\n\r\n")
+
+
+async def not_http(talk: Conversation) -> None:
+    """Answer with something that is not HTTP."""
+    await talk.raw(b"220 mail.example ESMTP\r\n\r\n")
+
+
+async def chunked_refusal(talk: Conversation) -> None:
+    """Answer an early error as chunked JSON, as Ollama does to a bad format."""
+    await talk.raw(b"HTTP/1.1 500 X\r\nTransfer-Encoding: chunked\r\n\r\n")
+    await talk.chunk(b'{"error":"invalid format: \\"xml\\""}')
+    await talk.raw(b"0\r\n\r\n")
+
+
+async def wrong_types(talk: Conversation) -> None:
+    """Answer with JSON that has Ollama's keys and other types."""
+    await talk.start()
+    await talk.line(response=5, done=False)
+    await talk.done()
+
+
+FAILURES: list[tuple[Behaviour, int, list[str]]] = [
+    (refuse(400, "unexpected EOF"), 400, ["unexpected EOF"]),
+    (refuse(404, "model 'tinyllama' not found"), 503, ["tinyllama", "`ollama pull tinyllama`"]),
+    (refuse(503, "server busy, please try again."), 503, ["server busy, please try again."]),
+    (refuse(500, 'option "temperature" must be of type float32'), 502, ["must be of type float32"]),
+    (refuse(429, "slow down"), 502, ["slow down"]),
+    (chunked_refusal, 502, ['invalid format: "xml"']),
+    (no_words, 502, ["403"]),
+    (cut, 502, ["broke off"]),
+    (not_http, 502, ["broke off"]),
+    (html, 502, ["not its protocol", "<html>it works</html>"]),
+    (then(end=cut), 502, ["broke off"]),
+    (then(end=cut_mid_line), 502, ["broke off"]),
+    (then(end=end_without_done), 502, ["broke off"]),
+    (then(end=error_line), 502, ["unexpected EOF"]),
+    (then(end=junk), 502, ["not its protocol", "<html>it works</html>"]),
+    (wrong_types, 502, ["not its protocol"]),
+]
+
+
+@ENDPOINTS
+@pytest.mark.parametrize(("answer", "status", "words"), FAILURES)
+def test_failure_before_the_first_token_has_its_status(
+    vault: Service,
+    ollama: OllamaStandIn,
+    endpoint: str,
+    answer: Behaviour,
+    status: int,
+    words: list[str],
+) -> None:
+    ollama.answer = answer
+    response = vault.client.post(endpoint, json={"prompt": "Why?"})
+    assert response.status_code == status, response.text
+    for word in words:
+        assert word in detail(response)
+    assert ("retry-after" in response.headers) == (status == 503)
+    entry = vault.entry()
+    assert (entry["status"], entry["error"]) == ("error", detail(response))
+    assert entry["id"] == response.headers["x-request-id"]
+    assert entry["response"] == "" and entry["model"] == "tinyllama"
+
+
+@ENDPOINTS
+def test_a_model_that_the_request_named_and_is_not_there_is_404(
+    vault: Service, ollama: OllamaStandIn, endpoint: str
+) -> None:
+    ollama.answer = refuse(404, "model 'nope' not found")
+    response = vault.client.post(endpoint, json={"prompt": "Why?", "model": "nope"})
+    assert response.status_code == 404
+    assert "'nope'" in detail(response) and "`ollama pull nope`" in detail(response)
+    assert vault.entry()["model"] == "nope"
+
+
+@ENDPOINTS
+def test_ollama_out_of_reach_is_503_and_names_its_url(serve: Serve, endpoint: str) -> None:
+    with socket.socket() as unused:
+        unused.bind(("127.0.0.1", 0))
+        url = f"http://127.0.0.1:{unused.getsockname()[1]}"
+        service = serve(llm_service="ollama", ollama_base_url=url)
+        response = service.client.post(endpoint, json={"prompt": "Why?"})
+    assert response.status_code == 503 and response.headers["retry-after"]
+    assert url in detail(response) and "`ollama serve`" in detail(response)
+    assert service.entry()["error"] == detail(response)
+
+
+def test_a_password_in_ollamas_url_is_in_no_error(serve: Serve) -> None:
+    service = serve(llm_service="ollama", ollama_base_url="http://me:hunter2@127.0.0.1:9")
+    response = service.client.post("/generate", json={"prompt": "Why?"})
+    assert response.status_code == 503 and "hunter2" not in response.text
+
+
+@ENDPOINTS
+def test_no_first_token_in_time_is_504_and_names_the_setting(
+    serve: Serve, ollama: OllamaStandIn, endpoint: str
+) -> None:
+    service = serve(
+        llm_service="ollama", ollama_base_url=ollama.url, first_token_timeout=0.2, idle_timeout=60
+    )
+    for answer in (hang, then(end=hang)):
+        ollama.answer = answer
+        response = service.client.post(endpoint, json={"prompt": "Why?"})
+        assert response.status_code == 504
+        assert "first token within 0.2 s" in detail(response)
+        assert "MINIVAULT_FIRST_TOKEN_TIMEOUT" in detail(response)
+        assert ollama.left.acquire(timeout=10), "the request to Ollama was not closed"
+
+
+def test_no_next_token_in_time_is_504_with_the_text_so_far_in_the_log(
+    serve: Serve, ollama: OllamaStandIn
+) -> None:
+    service = serve(llm_service="ollama", ollama_base_url=ollama.url, idle_timeout=0.2)
+    ollama.answer = then("Blue", " is", end=hang)
+    response = service.client.post("/generate", json={"prompt": "Why?"})
+    assert response.status_code == 504
+    assert "next token within 0.2 s" in detail(response)
+    assert "MINIVAULT_IDLE_TIMEOUT" in detail(response)
+    entry = service.entry()
+    assert (entry["status"], entry["response"]) == ("error", "Blue is")
+    assert entry["ttft_ms"] > 0
+    assert ollama.left.acquire(timeout=10)
+
+
+def test_thinking_counts_as_a_token_for_the_timeouts(serve: Serve, ollama: OllamaStandIn) -> None:
+    service = serve(
+        llm_service="ollama", ollama_base_url=ollama.url, first_token_timeout=0.5, idle_timeout=5
+    )
+    ollama.answer = tokens("Blue.", thinking=("H", "m", "m"), delay=0.3)
+    response = service.client.post("/generate", json={"prompt": "Why?"})
+    assert response.json() == {"response": "Blue."}
+    assert service.entry()["ttft_ms"] < 500
+
+
+MIDWAY = pytest.mark.parametrize(
+    ("end", "words"),
+    [
+        (cut, "broke off"),
+        (cut_mid_line, "broke off"),
+        (end_without_done, "broke off"),
+        (error_line, "unexpected EOF"),
+        (junk, "not its protocol"),
+    ],
+)
+
+
+@MIDWAY
+def test_failure_after_the_first_token_breaks_the_plain_stream(
+    vault: Service, ollama: OllamaStandIn, end: Behaviour, words: str
+) -> None:
+    ollama.answer = then("Blue", " is", end=end)
+    got = b""
+    with vault.client.stream("POST", "/stream", json={"prompt": "Why?"}) as response:
+        with pytest.raises(httpx.RemoteProtocolError, match="incomplete"):
+            for data in response.iter_raw():
+                got += data
+    assert got == b"Blue is"
+    entry = vault.entry()
+    assert (entry["status"], entry["response"]) == ("error", "Blue is")
+    assert words in entry["error"]
+
+
+@MIDWAY
+def test_failure_after_the_first_token_ends_events_with_an_error_event(
+    vault: Service, ollama: OllamaStandIn, end: Behaviour, words: str
+) -> None:
+    ollama.answer = then("Blue", " is", end=end)
+    headers = {"accept": "text/event-stream"}
+    text = vault.client.post("/stream", json={"prompt": "Why?"}, headers=headers).text
+    name, data = text.removesuffix("\n\n").split("\n\n")[-1].split("\n")
+    assert name == "event: error"
+    key, said = json.loads(data.removeprefix("data: ")).popitem()
+    assert key == "detail" and words in said and said == vault.entry()["error"]
+    assert "event: done" not in text
+
+
+@MIDWAY
+def test_failure_after_the_first_token_ends_json_lines_with_an_error(
+    vault: Service, ollama: OllamaStandIn, end: Behaviour, words: str
+) -> None:
+    ollama.answer = then("Blue", " is", end=end)
+    headers = {"accept": "application/x-ndjson"}
+    text = vault.client.post("/stream", json={"prompt": "Why?"}, headers=headers).text
+    key, said = json.loads(text.splitlines()[-1]).popitem()
+    assert key == "error" and words in said and said == vault.entry()["error"]
+    assert '"done"' not in text
+
+
+@MIDWAY
+def test_generate_gives_no_half_answer(
+    vault: Service, ollama: OllamaStandIn, end: Behaviour, words: str
+) -> None:
+    ollama.answer = then("Blue", " is", end=end)
+    response = vault.client.post("/generate", json={"prompt": "Why?"})
+    assert response.status_code == 502 and words in detail(response)
+    assert "Blue" not in response.json()
+    assert vault.entry()["response"] == "Blue is"
+
+
+def test_tokens_that_arrive_with_a_failure_are_not_lost(
+    vault: Service, ollama: OllamaStandIn
+) -> None:
+    async def answer(talk: Conversation) -> None:
+        await talk.start()
+        await talk.chunk(talk.encode(response="Blue", done=False) + b'{"error":"boom"}\n')
+        await talk.raw(b"0\r\n\r\n")
+
+    ollama.answer = answer
+    headers = {"accept": "application/x-ndjson"}
+    text = vault.client.post("/stream", json={"prompt": "Why?"}, headers=headers).text
+    assert [json.loads(line) for line in text.splitlines()] == [
+        {"response": "Blue"},
+        {"error": "Ollama failed: boom"},
+    ]
+    assert vault.entry()["response"] == "Blue"
+
+
+def test_lines_may_be_cut_anywhere(vault: Service, ollama: OllamaStandIn) -> None:
+    async def answer(talk: Conversation) -> None:
+        await talk.start()
+        for text in ("日本", " 😀"):
+            for byte in talk.encode(response=text, done=False):
+                await talk.chunk(bytes([byte]))
+        await talk.chunk(b"\n\n")
+        await talk.done()
+
+    ollama.answer = answer
+    response = vault.client.post("/generate", json={"prompt": "Why?"})
+    assert response.json() == {"response": "日本 😀"}
+
+
+def test_lines_of_several_megabytes(vault: Service, ollama: OllamaStandIn) -> None:
+    ollama.answer = tokens("é" * 3_000_000, "!")
+    assert vault.client.post("/stream", json={"prompt": "?"}).text == "é" * 3_000_000 + "!"
+    assert len(vault.entry()["response"]) == 3_000_001
+
+
+def test_last_line_needs_no_counts_and_no_line_end(vault: Service, ollama: OllamaStandIn) -> None:
+    async def answer(talk: Conversation) -> None:
+        await talk.json(200, {"model": "tinyllama", "response": "", "done": True})
+
+    ollama.answer = answer
+    assert vault.client.post("/generate", json={"prompt": "?"}).json() == {"response": ""}
+    assert vault.client.post("/stream", json={"prompt": "?"}).content == b""
+    for entry in vault.entries:
+        assert entry["status"] == "ok"
+        assert entry["prompt_tokens"] is None and entry["ttft_ms"] is None
+
+
+def test_what_comes_after_the_last_line_is_no_part_of_the_answer(
+    vault: Service, ollama: OllamaStandIn
+) -> None:
+    async def answer(talk: Conversation) -> None:
+        await talk.start()
+        last = talk.encode(response="!", done=True)
+        await talk.chunk(last + talk.encode(response="more", done=False))
+        await talk.raw(b"0\r\n\r\n")
+
+    ollama.answer = answer
+    assert vault.client.post("/generate", json={"prompt": "?"}).json() == {"response": "!"}
+
+
+def test_log_that_cannot_be_written_is_503_with_file_and_reason(
+    vault: Service, ollama: OllamaStandIn, tmp_path: Path
+) -> None:
+    vault.log_dir.rename(tmp_path / "moved")
+    vault.log_dir.write_text("a file where the folder should be")
+    broken = vault.client.post("/generate", json={"prompt": "Why?"})
+    asked = len(ollama.requests)
+    refused = vault.client.post("/stream", json={"prompt": "Why?"})
+    for response in (broken, refused):
+        assert response.status_code == 503
+        assert str(vault.log_dir) in detail(response) and "Not a directory" in detail(response)
+    assert len(ollama.requests) == asked, "work was asked of Ollama that could not be logged"
+
+
+def test_ready_names_everything_that_is_missing(
+    vault: Service, ollama: OllamaStandIn, tmp_path: Path
+) -> None:
+    ollama.models = ["llama3:8b", "tinyllama:other"]
+    response = vault.client.get("/ready")
+    assert response.status_code == 503
+    assert "`ollama pull tinyllama`" in detail(response)
+    vault.log_dir.rename(tmp_path / "moved")
+    vault.log_dir.write_text("a file where the folder should be")
+    assert vault.client.post("/generate", json={"prompt": "Why?"}).status_code == 503
+    words = detail(vault.client.get("/ready"))
+    assert str(vault.log_dir) in words and "`ollama pull tinyllama`" in words
+    assert vault.client.get("/health").status_code == 200
+
+
+def test_ready_when_ollama_is_out_of_reach_or_something_else(
+    serve: Serve, ollama: OllamaStandIn
+) -> None:
+    service = serve(llm_service="ollama", ollama_base_url="http://127.0.0.1:9")
+    response = service.client.get("/ready")
+    assert response.status_code == 503 and "http://127.0.0.1:9" in detail(response)
+    other = serve(llm_service="ollama", ollama_base_url=service.url)
+    response = other.client.get("/ready")
+    assert response.status_code == 503 and "not Ollama" in detail(response)
+
+
+@pytest.mark.parametrize("name", ["tinyllama", "tinyllama:latest", "TinyLlama"])
+def test_ready_knows_a_model_by_all_its_names(
+    serve: Serve, ollama: OllamaStandIn, name: str
+) -> None:
+    service = serve(llm_service="ollama", ollama_base_url=ollama.url, ollama_model=name)
+    assert service.client.get("/ready").json() == {"status": "ok"}

@@ -1,0 +1,123 @@
+"""Every setting, as an environment variable: its default, its forms, and what a bad value says."""
+
+from pathlib import Path
+
+import pytest
+
+from settings import Settings, load_settings, ollama_url
+
+DEFAULTS = {
+    "llm_service": "stubbed",
+    "ollama_base_url": "http://localhost:11434",
+    "ollama_model": "tinyllama",
+    "connect_timeout": 5,
+    "first_token_timeout": 300,
+    "idle_timeout": 60,
+    "stub_delay": 0.03,
+    "log_dir": Path("logs").absolute(),
+    "log_fsync": False,
+    "max_body_bytes": 1048576,
+    "max_concurrency": 256,
+    "api_key": None,
+    "allowed_hosts": frozenset(),
+}
+
+
+def test_defaults_are_the_contracts() -> None:
+    assert Settings().model_dump() == DEFAULTS
+
+
+def test_empty_variable_counts_as_unset(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in DEFAULTS:
+        monkeypatch.setenv(f"MINIVAULT_{name.upper()}", "")
+    monkeypatch.setenv("OLLAMA_HOST", "")
+    assert Settings().model_dump() == DEFAULTS
+
+
+GOOD = [
+    ("LLM_SERVICE", "ollama", "ollama"),
+    ("OLLAMA_BASE_URL", "http://ollama:11434", "http://ollama:11434"),
+    ("OLLAMA_MODEL", "llama3:8b", "llama3:8b"),
+    ("CONNECT_TIMEOUT", "0.5", 0.5),
+    ("FIRST_TOKEN_TIMEOUT", "1200", 1200),
+    ("IDLE_TIMEOUT", "10", 10),
+    ("STUB_DELAY", "0", 0),
+    ("LOG_DIR", "/somewhere/else", Path("/somewhere/else")),
+    ("LOG_FSYNC", "true", True),
+    ("MAX_BODY_BYTES", "1000", 1000),
+    ("MAX_CONCURRENCY", "1", 1),
+    ("ALLOWED_HOSTS", "Vault.lan,other", frozenset({"vault.lan", "other"})),
+    ("ALLOWED_HOSTS", "*", frozenset({"*"})),
+]
+
+
+@pytest.mark.parametrize(("name", "value", "meaning"), GOOD)
+def test_variable_sets_its_setting(
+    monkeypatch: pytest.MonkeyPatch, name: str, value: str, meaning: object
+) -> None:
+    monkeypatch.setenv(f"MINIVAULT_{name}", value)
+    assert getattr(load_settings(), name.lower()) == meaning
+
+
+BAD = [
+    ("MINIVAULT_LLM_SERVICE", "openai", "'stubbed' or 'ollama'"),
+    ("MINIVAULT_OLLAMA_BASE_URL", "ftp://x", "http or https URL"),
+    ("MINIVAULT_CONNECT_TIMEOUT", "0", "greater than 0"),
+    ("MINIVAULT_FIRST_TOKEN_TIMEOUT", "inf", "finite"),
+    ("MINIVAULT_IDLE_TIMEOUT", "soon", "valid number"),
+    ("MINIVAULT_STUB_DELAY", "-1", "greater than or equal to 0"),
+    ("MINIVAULT_LOG_DIR", __file__, "folder"),
+    ("MINIVAULT_LOG_FSYNC", "maybe", "true or false"),
+    ("MINIVAULT_MAX_BODY_BYTES", "1k", "valid integer"),
+    ("MINIVAULT_MAX_CONCURRENCY", "0", "greater than 0"),
+    ("MINIVAULT_ALLOWED_HOSTS", "http://vault.lan", "without a port"),
+    ("MINIVAULT_ALLOWED_HOSTS", "*.lan", "host names"),
+    ("OLLAMA_HOST", "a b", "host:port"),
+]
+
+
+@pytest.mark.parametrize(("name", "value", "allowed"), BAD)
+def test_bad_value_is_one_line_with_variable_value_and_what_is_allowed(
+    monkeypatch: pytest.MonkeyPatch, name: str, value: str, allowed: str
+) -> None:
+    monkeypatch.setenv(name, value)
+    with pytest.raises(SystemExit) as stop:
+        load_settings()
+    line = str(stop.value)
+    assert f"{name}={value!r}" in line and allowed in line and "\n" not in line
+
+
+@pytest.mark.parametrize(
+    ("host", "url"),
+    [
+        ("example.com", "http://example.com:11434"),
+        ("example.com:8080", "http://example.com:8080"),
+        (":8080", "http://127.0.0.1:8080"),
+        ("0.0.0.0", "http://127.0.0.1:11434"),
+        ("0.0.0.0:8080", "http://127.0.0.1:8080"),
+        ("::1", "http://[::1]:11434"),
+        ("[::1]", "http://[::1]:11434"),
+        ("[::]:8080", "http://[::1]:8080"),
+        (' "10.0.0.1" ', "http://10.0.0.1:11434"),
+        ("http://example.com", "http://example.com"),
+        ("https://example.com", "https://example.com"),
+        ("https://example.com:8080/ollama/", "https://example.com:8080/ollama"),
+    ],
+)
+def test_ollama_host_in_all_of_ollamas_forms(
+    monkeypatch: pytest.MonkeyPatch, host: str, url: str
+) -> None:
+    monkeypatch.setenv("OLLAMA_HOST", host)
+    assert Settings().ollama_base_url == url
+
+
+@pytest.mark.parametrize("host", ["host:port", "host:70000", "a b", "unix:///x", "h?q"])
+def test_what_is_no_form_of_ollama_host_is_refused(host: str) -> None:
+    with pytest.raises(ValueError, match="host:port"):
+        ollama_url(host)
+
+
+def test_base_url_goes_before_ollama_host(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OLLAMA_HOST", "one")
+    monkeypatch.setenv("MINIVAULT_OLLAMA_BASE_URL", "http://two:1")
+    assert Settings().ollama_base_url == "http://two:1"
