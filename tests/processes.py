@@ -1,0 +1,84 @@
+"""A MiniVault in a process of its own, for what only a process shows: signals, crashes, workers."""
+
+import os
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import httpx
+
+from tests.conftest import DEADLINE
+
+ROOT = Path(__file__).parent.parent
+BIN = Path(sys.executable).parent
+UVICORN = [str(BIN / "uvicorn"), "app:app", "--no-access-log"]
+GRACE = ["--timeout-graceful-shutdown", "1"]
+
+
+def free_port() -> int:
+    """Return a port that nobody listens on now."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+class Process:
+    """A running service: its URL and what it printed."""
+
+    def __init__(self, command: list[str], log_dir: Path, **environment: str) -> None:
+        port = free_port()
+        self.url = f"http://127.0.0.1:{port}"
+        self.log_dir = log_dir
+        clean = {k: v for k, v in os.environ.items() if not k.startswith(("MINIVAULT_", "COV"))}
+        self._output = log_dir.with_suffix(f".{port}.txt")
+        with self._output.open("wb") as output:
+            self.popen = subprocess.Popen(
+                [*command, "--port", str(port)],
+                cwd=ROOT,
+                env={**clean, "MINIVAULT_LOG_DIR": str(log_dir), **environment},
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
+
+    @property
+    def output(self) -> str:
+        """What it has printed so far."""
+        return self._output.read_text()
+
+    def wait_until_up(self) -> None:
+        """Return when it serves."""
+        end = time.monotonic() + DEADLINE
+        while True:
+            try:
+                httpx.get(f"{self.url}/health", timeout=DEADLINE)
+                return
+            except httpx.TransportError:
+                assert self.popen.poll() is None, self.output
+                assert time.monotonic() < end, self.output
+                time.sleep(0.02)
+
+    def stop(self, signal_number: int) -> int:
+        """Send a signal and return the exit status."""
+        self.popen.send_signal(signal_number)
+        return self.popen.wait(DEADLINE)
+
+
+@contextmanager
+def process(command: list[str], log_dir: Path, **environment: str) -> Iterator[Process]:
+    """Run a service for the length of the block; whatever is left of it is killed."""
+    service = Process(command, log_dir, **environment)
+    try:
+        service.wait_until_up()
+        yield service
+    finally:
+        try:
+            os.killpg(service.popen.pid, 9)
+        except ProcessLookupError:
+            pass
+        service.popen.wait(DEADLINE)

@@ -1,0 +1,90 @@
+"""A client that leaves stops the work (promise 6), shown on a real uvicorn process."""
+
+import socket
+import threading
+import time
+from pathlib import Path
+
+import httpx
+import pytest
+
+from tests.conftest import DEADLINE, Service, eventually, read_log
+from tests.ollama_stand_in import OllamaStandIn, hang, then, tokens
+from tests.processes import UVICORN, process
+
+ASK = b'{"prompt": "Why?"}'
+
+
+def ask(url: str, endpoint: str) -> socket.socket:
+    """Send a request on a bare socket and return the socket."""
+    host, port = url.removeprefix("http://").split(":")
+    connection = socket.create_connection((host, int(port)), DEADLINE)
+    head = f"POST {endpoint} HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
+    connection.sendall(head.encode() + b"Content-Length: %d\r\n\r\n%s" % (len(ASK), ASK))
+    return connection
+
+
+@pytest.mark.parametrize("endpoint", ["/generate", "/stream"])
+@pytest.mark.parametrize(("before", "text"), [([], ""), (["Blue", " is"], "Blue is")])
+def test_leaving_closes_the_request_to_ollama_and_is_logged(
+    ollama: OllamaStandIn, tmp_path: Path, endpoint: str, before: list[str], text: str
+) -> None:
+    ollama.answer = then(*before, end=hang)
+    environment = {
+        "MINIVAULT_LLM_SERVICE": "ollama",
+        "MINIVAULT_OLLAMA_BASE_URL": ollama.url,
+    }
+    with process(UVICORN, tmp_path / "logs", **environment) as service:
+        connection = ask(service.url, endpoint)
+        eventually(lambda: ollama.requests)
+        time.sleep(0.3)  # the tokens are on their way
+        if before and endpoint == "/stream":
+            assert b"Blue" in connection.recv(4096)
+        connection.close()
+        assert ollama.left.acquire(timeout=DEADLINE), "the request to Ollama stayed open"
+        (entry,) = eventually(lambda: read_log(service.log_dir))
+        assert (entry["status"], entry["response"]) == ("cancelled", text)
+        assert entry["error"] is None
+        assert "Traceback" not in service.output and "ERROR" not in service.output
+
+
+def test_leaving_while_a_chunk_is_being_sent_is_logged_too(
+    vault: Service, ollama: OllamaStandIn
+) -> None:
+    """The client reads nothing, so the service sits in `send` when the client leaves."""
+    ollama.answer = tokens(*["x" * 10_000] * 10_000)
+    connection = ask(vault.url, "/stream")
+    eventually(lambda: ollama.requests)
+    time.sleep(0.5)
+    connection.close()
+    assert ollama.left.acquire(timeout=DEADLINE)
+    entry = vault.entry()
+    assert entry["status"] == "cancelled" and set(entry["response"]) == {"x"}
+
+
+def test_many_that_leave_and_stay_have_one_entry_each(
+    vault: Service, ollama: OllamaStandIn
+) -> None:
+    ollama.answer = tokens(*"abcdefghij", delay=0.02)
+    whole: list[str] = []
+
+    def stay() -> None:
+        answer = httpx.post(f"{vault.url}/stream", json={"prompt": "stay"}, timeout=DEADLINE)
+        whole.append(answer.headers["x-request-id"])
+
+    def leave() -> None:
+        with httpx.stream("POST", f"{vault.url}/stream", json={"prompt": "leave"}) as answer:
+            next(answer.iter_raw())
+
+    threads = [threading.Thread(target=target) for target in (stay, leave) * 20]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    entries = eventually(lambda: vault.entries if len(vault.entries) == 40 else None)
+    status = {entry["id"]: entry["status"] for entry in entries}
+    assert len(status) == 40
+    assert [status[request_id] for request_id in whole] == ["ok"] * 20
+    left = [entry for entry in entries if entry["prompt"] == "leave"]
+    assert {entry["status"] for entry in left} == {"cancelled"}
+    assert all("abcdefghij".startswith(entry["response"]) for entry in left)
