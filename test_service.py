@@ -22,12 +22,12 @@ class CheckFailed(Exception):
 
 
 def said(response: httpx.Response) -> str:
-    """Return what an error answer said, in one line."""
+    """Return what an error answer said."""
     try:
         words = response.json()["detail"]
     except (ValueError, KeyError, TypeError):
         words = response.text[:200] or "nothing"
-    return f"{response.request.url} answered {response.status_code}: {' '.join(str(words).split())}"
+    return f"{response.request.url} answered {response.status_code}: {words}"
 
 
 def wait_until_ready(client: httpx.Client, seconds: float) -> None:
@@ -98,7 +98,8 @@ def main() -> int:
             print("/generate: ", check_generate(client), flush=True)
             print("/stream:   ", check_stream(client), flush=True)
     except (CheckFailed, httpx.HTTPError, httpx.InvalidURL) as exc:
-        print(f"FAILED: {exc or type(exc).__name__}", file=sys.stderr)
+        reason = " ".join(str(exc).split()) or type(exc).__name__
+        print(f"FAILED: {reason}", file=sys.stderr)
         return 1
     print("all is well")
     return 0
