@@ -30,11 +30,11 @@ def eventually(condition: Callable[[], Any]) -> Any:
 
 
 def read_log(directory: Path) -> list[dict[str, Any]]:
-    """Return all entries of a log folder, in order; every line has to parse."""
+    """Return all entries of a log folder, in order; every line that has ended has to parse."""
     return [
         json.loads(line)
         for path in sorted(directory.glob("*.jsonl"))
-        for line in path.read_bytes().splitlines()
+        for line in path.read_bytes().split(b"\n")[:-1]
     ]
 
 

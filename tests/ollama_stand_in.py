@@ -195,6 +195,7 @@ class OllamaStandIn:
         leaving = asyncio.ensure_future(reader.read(1))
         await asyncio.wait({work, leaving}, return_when=asyncio.FIRST_COMPLETED)
         if leaving.done():  # the client closed the connection while it was being answered
+            leaving.exception()  # a reset is a way to leave too
             work.cancel()
             self.left.release()
             raise ConnectionResetError

@@ -77,8 +77,7 @@ def test_a_broken_stream_is_the_reason(vault: Service, ollama: OllamaStandIn) ->
 
 
 def test_something_else_is_not_taken_for_minivault(ollama: OllamaStandIn) -> None:
-    reason = failure(smoke_check(ollama.url, "--wait", "0.1"))
-    assert ollama.url in reason
+    assert "without a text" in failure(smoke_check(ollama.url, "--wait", "0.1"))
 
 
 def test_pytest_does_not_collect_it() -> None:
