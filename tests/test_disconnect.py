@@ -15,11 +15,12 @@ from tests.processes import UVICORN, process
 ASK = b'{"prompt": "Why?"}'
 
 
-def ask(url: str, endpoint: str) -> socket.socket:
+def ask(url: str, endpoint: str, accept: str = "*/*") -> socket.socket:
     """Send a request on a bare socket and return the socket."""
     host, port = url.removeprefix("http://").split(":")
     connection = socket.create_connection((host, int(port)), DEADLINE)
     head = f"POST {endpoint} HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
+    head += f"Accept: {accept}\r\n"
     connection.sendall(head.encode() + b"Content-Length: %d\r\n\r\n%s" % (len(ASK), ASK))
     return connection
 
