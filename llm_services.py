@@ -32,6 +32,7 @@ from typing_extensions import TypedDict
 
 from exchange import Chunk, Prompt
 from settings import Settings
+from transport import AiohttpTransport
 
 MAX_ERROR_BYTES = 4096
 CUT_OFF = "Ollama broke off before the end of its answer"
@@ -226,8 +227,7 @@ class OllamaLLMService(LLMService):
             base_url=settings.ollama_base_url,
             headers={"Accept-Encoding": "identity", "Content-Type": "application/json"},
             timeout=httpx.Timeout(None, connect=settings.connect_timeout),
-            limits=httpx.Limits(max_connections=None),
-            trust_env=False,
+            transport=AiohttpTransport(),
         )
 
     async def __aexit__(self, *exc_info: object) -> None:
