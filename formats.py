@@ -151,25 +151,29 @@ class AnswerStream(StreamingResponse):
         )
 
     async def stream_response(self, send: Send) -> None:
+        head = {
+            "type": "http.response.start",
+            "status": self.status_code,
+            "headers": self.raw_headers,
+        }
         started = False
-
-        async def send_body(body: bytes, more_body: bool) -> None:
-            nonlocal started
-            if not started:
-                started = True
-                head = {"status": self.status_code, "headers": self.raw_headers}
-                await send({"type": "http.response.start", **head})
-            await send({"type": "http.response.body", "body": body, "more_body": more_body})
-
         try:
             async for chunk in self._chunks:
-                if body := self._format.chunk(chunk):
-                    await send_body(body, True)
+                body = self._format.chunk(chunk)
+                if not body:
+                    continue
+                if not started:
+                    await send(head)
+                    started = True
+                await send({"type": "http.response.body", "body": body, "more_body": True})
             assert self._recorder.entry is not None
-            end: bytes | None = self._format.done(self._recorder.entry)
+            end = self._format.done(self._recorder.entry)
         except (LLMServiceError, LogUnavailableError) as exc:
             if not started:
                 raise
-            end = self._format.failure(str(exc))
-        if end is not None:
-            await send_body(end, False)
+            if (failure := self._format.failure(str(exc))) is None:
+                return
+            end = failure
+        if not started:
+            await send(head)
+        await send({"type": "http.response.body", "body": end, "more_body": False})

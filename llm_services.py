@@ -21,16 +21,17 @@ import re
 import zlib
 from abc import ABC, abstractmethod
 from collections.abc import AsyncGenerator, Iterator
-from contextlib import aclosing, contextmanager
+from contextlib import aclosing, closing, contextmanager
 from dataclasses import dataclass
 from typing import ClassVar, Literal, Self
 
 import httpx
-from pydantic import BaseModel, TypeAdapter, ValidationError
+from pydantic import ValidationError
 from pydantic_core import to_json
-from typing_extensions import TypedDict
 
+from deadline import Deadline
 from exchange import Chunk, Prompt
+from ollama_wire import AnswerReader, ModelList, error_words
 from settings import Settings
 from transport import AiohttpTransport
 
@@ -128,73 +129,6 @@ class StubbedLLMService(LLMService):
             yield Chunk(word, model=self.model)
 
 
-class AnswerLine(TypedDict, total=False):
-    """A line of Ollama's stream, as far as it is read here."""
-
-    model: str
-    response: str
-    thinking: str
-    done: bool
-    error: str
-    prompt_eval_count: int
-    eval_count: int
-
-
-class ModelList(BaseModel):
-    """Ollama's `/api/tags`, as far as it is read here."""
-
-    class Model(BaseModel):
-        name: str
-
-    models: list[Model]
-
-
-ANSWER_LINE = TypeAdapter(AnswerLine)
-
-
-class AnswerReader:
-    """Ollama's stream of lines, put together from reads that end anywhere."""
-
-    def __init__(self) -> None:
-        self.done = False
-        self.failure: BrokenAnswerError | None = None
-        self._begun: list[bytes] = []
-
-    def feed(self, data: bytes) -> Chunk:
-        """Return what the lines carry that the data completes, as one chunk.
-
-        Sets `done` at the answer's last line, and `failure` at a line that is an error or not of
-        the protocol: what came before it has its chunk all the same.
-        """
-        chunk = Chunk()
-        head, *lines = data.split(b"\n")
-        self._begun.append(head)
-        if lines:
-            lines.insert(0, b"".join(self._begun))
-            self._begun = [lines.pop()]
-        for line in filter(bytes.strip, lines):
-            try:
-                self._read(ANSWER_LINE.validate_json(line), chunk)
-            except ValidationError:
-                what = line[:200].decode(errors="replace")
-                self.failure = BrokenAnswerError(f"Ollama sent what is not its protocol: {what}")
-            if self.done or self.failure:
-                break
-        return chunk
-
-    def _read(self, line: AnswerLine, chunk: Chunk) -> None:
-        if "error" in line:
-            self.failure = BrokenAnswerError(f"Ollama failed: {line['error']}")
-            return
-        chunk.model = line.get("model")
-        chunk.response += line.get("response", "")
-        chunk.thinking += line.get("thinking", "")
-        if line.get("done"):
-            self.done = True
-            chunk.prompt_tokens = line.get("prompt_eval_count")
-            chunk.response_tokens = line.get("eval_count")
-
-
 @dataclass(frozen=True)
 class TokenLimit:
     """How long to wait for a token, in seconds, and the setting that says so."""
@@ -237,29 +171,28 @@ class OllamaLLMService(LLMService):
         given = prompt.model_dump(exclude_none=True)
         asked = {"model": self.model, **given, "stream": True}
         request = self._client.build_request("POST", "/api/generate", content=to_json(asked))
-        now = asyncio.get_running_loop().time
         limit = self._first
-        deadline = now() + limit.seconds
+        deadline = Deadline(limit.seconds)
         try:
-            with self._client_errors():
-                async with asyncio.timeout_at(deadline):
+            with closing(deadline), self._client_errors():
+                with deadline:
                     response = await self._client.send(request, stream=True)
                 async with aclosing(response):
                     reads = response.aiter_raw()
                     if response.status_code != httpx.codes.OK:
-                        async with asyncio.timeout_at(deadline):
+                        with deadline:
                             raise await self._refusal(response, prompt.model)
                     answer = AnswerReader()
                     while not answer.done:
-                        async with asyncio.timeout_at(deadline):
+                        with deadline:
                             data = await anext(reads, b"")
                         yield answer.feed(data or b"\n")
                         if answer.failure:
-                            raise answer.failure
+                            raise BrokenAnswerError(answer.failure)
                         if not data and not answer.done:
                             raise BrokenAnswerError(CUT_OFF)
                         limit = self._next
-                        deadline = now() + limit.seconds
+                        deadline.move(limit.seconds)
         except TimeoutError:
             raise limit.error() from None
 
@@ -285,9 +218,8 @@ class OllamaLLMService(LLMService):
             body += data
             if len(body) > MAX_ERROR_BYTES:
                 break
-        try:
-            words = ANSWER_LINE.validate_json(body)["error"]
-        except (ValidationError, KeyError):
+        words = error_words(body)
+        if words is None:
             words = body[:200].decode(errors="replace") or "nothing more"
             return BrokenAnswerError(f"Ollama answered {response.status_code} and said: {words}")
         match response.status_code:
