@@ -31,7 +31,7 @@ from pydantic_core import to_json
 
 from deadline import Deadline
 from exchange import Chunk, Prompt
-from ollama_wire import AnswerReader, ModelList, error_words
+from ollama_wire import AnswerReader, ModelList, error_words, listed_name
 from settings import Settings
 from transport import AiohttpTransport
 
@@ -207,8 +207,7 @@ class OllamaLLMService(LLMService):
             raise self._unreachable("it accepts the connection but does not answer") from None
         except ValidationError:
             raise self._unreachable(f"what answers there is not Ollama ({response})") from None
-        wanted = {self.model.casefold(), f"{self.model}:latest".casefold()}
-        if not any(model.name.casefold() in wanted for model in models):
+        if listed_name(self.model) not in {listed_name(model.name) for model in models}:
             raise DefaultModelNotFoundError(self.model)
 
     async def _refusal(self, response: httpx.Response, requested: str | None) -> LLMServiceError:

@@ -76,6 +76,12 @@ class AnswerReader:
             chunk.response_tokens = part.get("eval_count")
 
 
+def listed_name(model: str) -> str:
+    """Return a model's name as `/api/tags` lists it, in lower case: Ollama ignores case."""
+    name = model.casefold().removeprefix("registry.ollama.ai/").removeprefix("library/")
+    return name if ":" in name.rpartition("/")[2] else f"{name}:latest"
+
+
 def error_words(body: bytes) -> str | None:
     """Return what an error answer says, None where it is not Ollama's."""
     try:

@@ -24,7 +24,7 @@ def httpx_errors(request: httpx.Request) -> Iterator[None]:
     except aiohttp.ConnectionTimeoutError as exc:
         raise httpx.ConnectTimeout(str(exc), request=request) from exc
     except aiohttp.ClientConnectorError as exc:
-        raise httpx.ConnectError(str(exc), request=request) from exc
+        raise httpx.ConnectError(str(exc.os_error), request=request) from exc
     except aiohttp.ClientResponseError as exc:
         raise httpx.RemoteProtocolError(exc.message, request=request) from exc
     except aiohttp.ClientError as exc:

@@ -342,7 +342,10 @@ def test_ready_when_ollama_is_out_of_reach_or_something_else(
     assert response.status_code == 503 and "not Ollama" in detail(response)
 
 
-@pytest.mark.parametrize("name", ["tinyllama", "tinyllama:latest", "TinyLlama"])
+@pytest.mark.parametrize(
+    "name",
+    ["tinyllama", "tinyllama:latest", "TinyLlama", "registry.ollama.ai/library/tinyllama:latest"],
+)
 def test_ready_knows_a_model_by_all_its_names(
     serve: Serve, ollama: OllamaStandIn, name: str
 ) -> None:
