@@ -6,6 +6,7 @@ out. Whatever fails on the way raises, and one table here says which status that
 """
 
 import asyncio
+import gc
 import json
 import logging
 import secrets
@@ -241,6 +242,7 @@ async def lifespan(app: FastAPI) -> AsyncIterator[dict[str, Any]]:
         JsonlLog(settings.log_dir, fsync=settings.log_fsync) as log,
         create_llm_service(settings) as service,
     ):
+        gc.freeze()  # what is there by now stays: no collection has to look at it again
         logger.info("MiniVault answers from %s, logs in %s", service.llm_type, settings.log_dir)
         try:
             yield {"log": log, "service": service, "in_flight": in_flight}

@@ -33,7 +33,7 @@ from deadline import Deadline
 from exchange import Chunk, Prompt
 from ollama_wire import AnswerReader, ModelList, error_words, listed_name
 from settings import Settings
-from transport import AiohttpTransport
+from transport import StreamTransport
 
 MAX_ERROR_BYTES = 4096
 CUT_OFF = "Ollama broke off before the end of its answer"
@@ -161,7 +161,7 @@ class OllamaLLMService(LLMService):
             base_url=settings.ollama_base_url,
             headers={"Accept-Encoding": "identity", "Content-Type": "application/json"},
             timeout=httpx.Timeout(None, connect=settings.connect_timeout),
-            transport=AiohttpTransport(),
+            transport=StreamTransport(),
         )
 
     async def __aexit__(self, *exc_info: object) -> None:
@@ -178,7 +178,7 @@ class OllamaLLMService(LLMService):
                 with deadline:
                     response = await self._client.send(request, stream=True)
                 async with aclosing(response):
-                    reads = response.aiter_raw()
+                    reads = aiter(response.stream)
                     if response.status_code != httpx.codes.OK:
                         with deadline:
                             raise await self._refusal(response, prompt.model)

@@ -1,5 +1,7 @@
 """Ollama's wire, as far as it is read here: a stream of JSON lines, and the list of models."""
 
+from collections.abc import Callable
+
 from pydantic import BaseModel, TypeAdapter, ValidationError
 from typing_extensions import TypedDict
 
@@ -27,7 +29,8 @@ class ModelList(BaseModel):
     models: list[Model]
 
 
-ANSWER_LINE = TypeAdapter(AnswerLine)
+# the validator itself: the adapter's method around it takes half as long again
+parse_line: Callable[[bytes], AnswerLine] = TypeAdapter(AnswerLine).validator.validate_json
 
 
 class AnswerReader:
@@ -51,29 +54,26 @@ class AnswerReader:
         *lines, rest = b"".join([*self._begun, data]).split(b"\n")
         self._begun = [rest]
         for line in lines:
-            if line and not line.isspace():
-                self._read(line, chunk)
-            if self.done or self.failure:
+            if not line or line.isspace():
+                continue
+            try:
+                part = parse_line(line)
+            except ValidationError:
+                what = line[:200].decode(errors="replace")
+                self.failure = f"Ollama sent what is not its protocol: {what}"
+                break
+            if "error" in part:
+                self.failure = f"Ollama failed: {part['error']}"
+                break
+            chunk.model = part.get("model")
+            chunk.response += part.get("response", "")
+            chunk.thinking += part.get("thinking", "")
+            if part.get("done"):
+                self.done = True
+                chunk.prompt_tokens = part.get("prompt_eval_count")
+                chunk.response_tokens = part.get("eval_count")
                 break
         return chunk
-
-    def _read(self, line: bytes, chunk: Chunk) -> None:
-        try:
-            part: AnswerLine = ANSWER_LINE.validate_json(line)
-        except ValidationError:
-            what = line[:200].decode(errors="replace")
-            self.failure = f"Ollama sent what is not its protocol: {what}"
-            return
-        if "error" in part:
-            self.failure = f"Ollama failed: {part['error']}"
-            return
-        chunk.model = part.get("model")
-        chunk.response += part.get("response", "")
-        chunk.thinking += part.get("thinking", "")
-        if part.get("done"):
-            self.done = True
-            chunk.prompt_tokens = part.get("prompt_eval_count")
-            chunk.response_tokens = part.get("eval_count")
 
 
 def listed_name(model: str) -> str:
@@ -85,6 +85,6 @@ def listed_name(model: str) -> str:
 def error_words(body: bytes) -> str | None:
     """Return what an error answer says, None where it is not Ollama's."""
     try:
-        return ANSWER_LINE.validate_json(body).get("error")
+        return parse_line(body).get("error")
     except ValidationError:
         return None
