@@ -1,8 +1,7 @@
 """A transport for httpx that carries streams: HTTP/1.1, parsed in C by httptools, as in uvicorn.
 
 httpx's own transport parses in Python, yields every HTTP chunk by itself, and its pool is quadratic
-in open connections; aiohttp under httpx costs a quarter more than this (the README has figures).
-Here all that one read of the socket brought is handed on at once.
+in open connections. Here all that one read of the socket brought is handed on at once.
 
 What it leaves out, as Ollama needs none of it: proxies, HTTP/2, a limit on connections, every
 timeout but `connect`. A body that ends with its connection and not before counts as cut off.
@@ -16,6 +15,9 @@ import httpx
 
 HIGH_WATER = 65536
 """Bytes of a body that may wait to be read before the peer is slowed down."""
+
+MAX_IDLE = 32
+"""Connections that are kept for later requests; each takes some 20 kB."""
 
 
 class Connection(asyncio.Protocol):
@@ -142,7 +144,7 @@ class ResponseStream(httpx.AsyncByteStream):
 
     async def aclose(self) -> None:
         """Keep the connection for the next request where the body has ended, else close it."""
-        if self._connection.is_reusable:
+        if self._connection.is_reusable and len(self._idle) < MAX_IDLE:
             self._idle.append(self._connection)
         else:
             self._connection.close()

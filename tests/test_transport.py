@@ -93,6 +93,8 @@ def test_requests_at_the_same_time_have_connections_of_their_own() -> None:
             answers = await asyncio.gather(*(client.get("/") for _ in range(150)))
             assert {answer.text for answer in answers} == {"ok"}
             assert len(asked) == 150, "there is a limit on connections"
+            await asyncio.gather(*(client.get("/") for _ in range(150)))
+            assert len(asked) == 300 - transport.MAX_IDLE, "idle connections have no limit"
 
     asyncio.run(main())
 
