@@ -113,7 +113,16 @@ def test_a_request_without_a_model_asks_for_the_default_one(
 
 @pytest.mark.parametrize(
     "accept",
-    [None, "*/*", "text/plain", "image/png", "text/*", "application/json", "text/event-stream;q=0"],
+    [
+        None,
+        "*/*",
+        "text/plain",
+        "image/png",
+        "text/*",
+        "application/json",
+        "text/event-stream;q=0",
+        "text/event-stream;q=1.2.3",
+    ],
 )
 def test_stream_is_plain_text_unless_asked_otherwise(vault: Service, accept: str | None) -> None:
     if accept is None:

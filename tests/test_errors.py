@@ -2,11 +2,15 @@
 
 import json
 import socket
+from collections.abc import AsyncGenerator
 from pathlib import Path
 
 import httpx
 import pytest
 
+import app
+from exchange import Chunk, Prompt
+from llm_services import StubbedLLMService
 from tests.conftest import Serve, Service
 from tests.ollama_stand_in import (
     Behaviour,
@@ -68,6 +72,7 @@ FAILURES: list[tuple[Behaviour, int, list[str]]] = [
     (refuse(503, "server busy, please try again."), 503, ["server busy, please try again."]),
     (refuse(500, 'option "temperature" must be of type float32'), 502, ["must be of type float32"]),
     (refuse(429, "slow down"), 502, ["slow down"]),
+    (refuse(500, "x" * 10_000), 502, ["xxx"]),
     (chunked_refusal, 502, ['invalid format: "xml"']),
     (no_words, 502, ["403"]),
     (cut, 502, ["broke off"]),
@@ -351,3 +356,36 @@ def test_ready_knows_a_model_by_all_its_names(
 ) -> None:
     service = serve(llm_service="ollama", ollama_base_url=ollama.url, ollama_model=name)
     assert service.client.get("/ready").json() == {"status": "ok"}
+
+
+def test_ready_does_not_wait_for_an_ollama_that_says_nothing(
+    serve: Serve, ollama: OllamaStandIn
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        url = f"http://127.0.0.1:{silent.getsockname()[1]}"
+        service = serve(llm_service="ollama", ollama_base_url=url, connect_timeout=0.2)
+        response = service.client.get("/ready")
+    assert response.status_code == 503 and "does not answer" in detail(response)
+
+
+@ENDPOINTS
+def test_a_bug_is_a_500_with_an_id_and_an_entry(
+    serve: Serve, monkeypatch: pytest.MonkeyPatch, endpoint: str
+) -> None:
+    class BrokenService(StubbedLLMService):
+        async def stream(self, prompt: Prompt) -> AsyncGenerator[Chunk, None]:
+            yield Chunk("Blue")
+            raise ZeroDivisionError("a bug")
+
+    monkeypatch.setattr(app, "create_llm_service", lambda settings: BrokenService(0))
+    service = serve()
+    headers = {"accept": "text/event-stream"}
+    if endpoint == "/generate":
+        response = service.client.post(endpoint, json={"prompt": "Why?"}, headers=headers)
+        assert response.status_code == 500 and "MiniVault" in detail(response)
+        assert response.headers["x-request-id"] == service.entry()["id"]
+    else:
+        with pytest.raises(httpx.RemoteProtocolError):
+            service.client.post(endpoint, json={"prompt": "Why?"}, headers=headers)
+    entry = service.entry()
+    assert (entry["status"], entry["error"], entry["response"]) == ("error", "a bug", "Blue")

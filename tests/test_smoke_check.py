@@ -1,5 +1,6 @@
 """The smoke check tells a user what is wrong, in one line and by its exit status."""
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -12,10 +13,11 @@ ROOT = Path(__file__).parent.parent
 
 def smoke_check(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
     """Run the command as a user does."""
+    coverage = {name: value for name, value in os.environ.items() if name.startswith("COV")}
     return subprocess.run(
         [sys.executable, "test_service.py", *arguments],
         cwd=ROOT,
-        env=environment,
+        env=coverage | environment,
         capture_output=True,
         text=True,
         timeout=DEADLINE,
