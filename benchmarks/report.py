@@ -32,7 +32,7 @@ def output_of(*command: str) -> str:
     return ""
 
 
-def machine() -> dict[str, str]:
+def machine(*, litellm: bool) -> dict[str, str]:
     """Return what the figures depend on."""
     information = Path("/proc/cpuinfo").read_text()
     models = [line for line in information.splitlines() if line.startswith("model name")]
@@ -60,8 +60,11 @@ def machine() -> dict[str, str]:
     }
     if program := nginx_program():
         facts["nginx"] = output_of(program, "-v").rpartition("/")[2]
-    if configuration := sorted(litellm_folder().glob("lib/*/site-packages/litellm-*.dist-info")):
-        facts[LITELLM] = configuration[-1].name.removeprefix("litellm-").removesuffix(".dist-info")
+    if litellm:
+        folder = "lib/*/site-packages/litellm-*.dist-info"
+        facts[LITELLM] = ", ".join(
+            path.stem.removeprefix("litellm-") for path in litellm_folder().glob(folder)
+        )
     return facts
 
 

@@ -67,7 +67,7 @@ def main() -> None:
         signal.signal(each, stop)
     say = Progress()
     command = shlex.join(["python", "benchmarks/run.py", *sys.argv[1:]])
-    facts, bystanders = report.machine(), report.Bystanders()
+    facts, bystanders = report.machine(litellm=asked.litellm), report.Bystanders()
     say("; ".join(f"{name}: {value}" for name, value in facts.items()))
     if not nginx_program():
         say("nginx is not here and is left out: apt-get install nginx-light")
