@@ -17,6 +17,7 @@ still leaves its text and the time between two tokens can be watched.
 """
 
 import asyncio
+import base64
 import re
 import zlib
 from abc import ABC, abstractmethod
@@ -24,6 +25,7 @@ from collections.abc import AsyncGenerator, Iterator
 from contextlib import aclosing, closing, contextmanager
 from dataclasses import dataclass
 from typing import ClassVar, Literal, Self
+from urllib.parse import unquote_to_bytes
 
 import httpx
 from pydantic import ValidationError
@@ -146,7 +148,7 @@ class TokenLimit:
 
 
 class OllamaLLMService(LLMService):
-    """Ollama, over its `/api/generate`, with one client for the life of the process."""
+    """Ollama, over its `/api/generate`, with one transport for the life of the process."""
 
     llm_type = "ollama"
 
@@ -157,26 +159,29 @@ class OllamaLLMService(LLMService):
             "first", settings.first_token_timeout, "MINIVAULT_FIRST_TOKEN_TIMEOUT"
         )
         self._next = TokenLimit("next", settings.idle_timeout, "MINIVAULT_IDLE_TIMEOUT")
-        self._client = httpx.AsyncClient(
-            base_url=settings.ollama_base_url,
-            headers={"Accept-Encoding": "identity", "Content-Type": "application/json"},
-            timeout=httpx.Timeout(None, connect=settings.connect_timeout),
-            transport=StreamTransport(),
-        )
+        url = httpx.URL(settings.ollama_base_url)
+        self._url = url.copy_with(userinfo=b"")
+        self._generate_url = httpx.URL(f"{self._url}/api/generate")
+        self._tags_url = httpx.URL(f"{self._url}/api/tags")
+        self._headers = {"Content-Type": "application/json", "Accept-Encoding": "identity"}
+        if url.userinfo:  # for a proxy before Ollama that wants a password
+            login = base64.b64encode(unquote_to_bytes(url.userinfo)).decode()
+            self._headers["Authorization"] = f"Basic {login}"
+        self._transport = StreamTransport()
 
     async def __aexit__(self, *exc_info: object) -> None:
-        await self._client.aclose()
+        await self._transport.aclose()
 
     async def stream(self, prompt: Prompt) -> AsyncGenerator[Chunk, None]:
         given = prompt.model_dump(exclude_none=True)
         asked = {"model": self.model, **given, "stream": True}
-        request = self._client.build_request("POST", "/api/generate", content=to_json(asked))
+        request = self._request("POST", self._generate_url, to_json(asked))
         limit = self._first
         deadline = Deadline(limit.seconds)
         try:
-            with closing(deadline), self._client_errors():
+            with closing(deadline), self._transport_errors():
                 with deadline:
-                    response = await self._client.send(request, stream=True)
+                    response = await self._transport.handle_async_request(request)
                 async with aclosing(response):
                     reads = aiter(response.stream)
                     if response.status_code != httpx.codes.OK:
@@ -199,10 +204,13 @@ class OllamaLLMService(LLMService):
     async def check(self) -> None:
         """Raise `LLMServiceError` where Ollama is out of reach or lacks the default model."""
         try:
-            with self._client_errors():
+            with self._transport_errors():
                 async with asyncio.timeout(self._connect_timeout):
-                    response = await self._client.get("/api/tags")
-            models = ModelList.model_validate_json(response.content).models
+                    request = self._request("GET", self._tags_url)
+                    response = await self._transport.handle_async_request(request)
+                    async with aclosing(response):
+                        body = await response.aread()
+            models = ModelList.model_validate_json(body).models
         except TimeoutError:
             raise self._unreachable("it accepts the connection but does not answer") from None
         except ValidationError:
@@ -232,8 +240,14 @@ class OllamaLLMService(LLMService):
                 return OllamaBusyError(f"Ollama is busy: {words}")
         return BrokenAnswerError(f"Ollama failed: {words}")
 
+    def _request(self, method: str, url: httpx.URL, content: bytes = b"") -> httpx.Request:
+        timeout = {"connect": self._connect_timeout}
+        return httpx.Request(
+            method, url, headers=self._headers, content=content, extensions={"timeout": timeout}
+        )
+
     @contextmanager
-    def _client_errors(self) -> Iterator[None]:
+    def _transport_errors(self) -> Iterator[None]:
         """Turn the HTTP client's errors into the service's."""
         try:
             yield
@@ -243,9 +257,8 @@ class OllamaLLMService(LLMService):
             raise BrokenAnswerError(f"{CUT_OFF}: {str(exc) or type(exc).__name__}") from exc
 
     def _unreachable(self, reason: str) -> OllamaUnreachableError:
-        url = self._client.base_url.copy_with(userinfo=b"")
         return OllamaUnreachableError(
-            f"Ollama is out of reach at {url}: {reason}; start it with `ollama serve`, "
+            f"Ollama is out of reach at {self._url}: {reason}; start it with `ollama serve`, "
             "or set MINIVAULT_OLLAMA_BASE_URL"
         )
 

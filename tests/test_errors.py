@@ -132,6 +132,13 @@ def test_ollama_out_of_reach_is_503_and_names_its_url(serve: Serve, endpoint: st
     assert service.entry()["error"] == detail(response)
 
 
+def test_a_password_in_ollamas_url_goes_along(serve: Serve, ollama: OllamaStandIn) -> None:
+    url = ollama.url.replace("//", "//me:p%40ss@")
+    service = serve(llm_service="ollama", ollama_base_url=url)
+    assert service.client.post("/generate", json={"prompt": "Why?"}).status_code == 200
+    assert ollama.requests[0].headers["authorization"].lower() == "basic bwu6cebzcw=="
+
+
 def test_a_password_in_ollamas_url_is_in_no_error(serve: Serve) -> None:
     service = serve(llm_service="ollama", ollama_base_url="http://me:hunter2@127.0.0.1:9")
     response = service.client.post("/generate", json={"prompt": "Why?"})
