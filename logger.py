@@ -142,8 +142,9 @@ class DailyFile:
             self._system.makedirs(self.directory, mode=0o700, exist_ok=True)
             self._fd = self._system.open(path, flags, 0o600)
         if self._fsync:  # a new file is safe only with its name in the folder, and that in its own
-            for folder in (self.directory, self.directory.parent):
-                self._sync_folder(folder)
+            self._sync_folder(self.directory)
+            with suppress(PermissionError):  # somebody else's, who may not let it be read
+                self._sync_folder(self.directory.parent)
         return self._fd
 
     def _is_in_place(self) -> bool:

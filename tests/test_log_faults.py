@@ -151,6 +151,21 @@ def test_power_cut_loses_no_acknowledged_entry_with_fsync(tmp_path: Path) -> Non
         assert acknowledged and acknowledged <= found.keys()
 
 
+def test_parent_folder_that_cannot_be_read_is_no_fault_of_the_log(tmp_path: Path) -> None:
+    class Private(FaultySystem):
+        def open(self, path: Path, *arguments: int) -> int:
+            if path == tmp_path:
+                raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+            return os.open(path, *arguments)
+
+    async def main() -> None:
+        async with JsonlLog(tmp_path / "logs", fsync=True, system=Private()) as log:
+            await log.append(numbered(1))
+
+    asyncio.run(main())
+    assert readable(tmp_path / "logs") == {"1": 1}
+
+
 def test_entry_that_no_sync_covered_is_not_acknowledged_and_not_written_twice(
     tmp_path: Path,
 ) -> None:
