@@ -20,7 +20,7 @@ from processes import CORES, PINNED, busy_seconds
 from servers import HERE, ROOT, litellm_folder, nginx_program
 
 FOLDER = HERE / "results"
-PACKAGES = ("fastapi", "starlette", "uvicorn", "uvloop", "httptools", "httpx", "aiohttp")
+PACKAGES = ("fastapi", "starlette", "uvicorn", "uvloop", "httptools", "httpx")
 VERDICTS = {True: "met", False: "**missed**", None: "–"}
 
 
