@@ -17,7 +17,7 @@ from app import create_app
 from settings import Settings
 from tests.ollama_stand_in import OllamaStandIn
 
-DEADLINE = 30  # seconds; generous, for a slow machine: only a failing test waits so long
+DEADLINE = 60  # seconds; generous, for a slow machine: only a failing test waits so long
 
 
 def eventually(condition: Callable[[], Any]) -> Any:

@@ -206,7 +206,7 @@ def test_text_of_every_kind_arrives_and_is_logged_as_it_is(
 def test_first_token_leaves_before_the_second_is_there(
     vault: Service, ollama: OllamaStandIn
 ) -> None:
-    ollama.answer = tokens("one", "two", delay=0.3)
+    ollama.answer = tokens("one", "two", delay=1)
     with vault.client.stream("POST", "/stream", json={"prompt": "Why?"}) as response:
         pieces = response.iter_text()
         assert next(pieces) == "one"

@@ -164,11 +164,11 @@ def test_no_first_token_in_time_is_504_and_names_the_setting(
 def test_no_next_token_in_time_is_504_with_the_text_so_far_in_the_log(
     serve: Serve, ollama: OllamaStandIn
 ) -> None:
-    service = serve(llm_service="ollama", ollama_base_url=ollama.url, idle_timeout=0.2)
+    service = serve(llm_service="ollama", ollama_base_url=ollama.url, idle_timeout=1)
     ollama.answer = then("Blue", " is", end=hang)
     response = service.client.post("/generate", json={"prompt": "Why?"})
     assert response.status_code == 504
-    assert "next token within 0.2 s" in detail(response)
+    assert "next token within 1 s" in detail(response)
     assert "MINIVAULT_IDLE_TIMEOUT" in detail(response)
     entry = service.entry()
     assert (entry["status"], entry["response"]) == ("error", "Blue is")
@@ -178,12 +178,12 @@ def test_no_next_token_in_time_is_504_with_the_text_so_far_in_the_log(
 
 def test_thinking_counts_as_a_token_for_the_timeouts(serve: Serve, ollama: OllamaStandIn) -> None:
     service = serve(
-        llm_service="ollama", ollama_base_url=ollama.url, first_token_timeout=0.5, idle_timeout=5
+        llm_service="ollama", ollama_base_url=ollama.url, first_token_timeout=3, idle_timeout=60
     )
-    ollama.answer = tokens("Blue.", thinking=("H", "m", "m"), delay=0.3)
+    ollama.answer = tokens("Blue.", thinking=("H", "m", "m"), delay=1.2)
     response = service.client.post("/generate", json={"prompt": "Why?"})
     assert response.json() == {"response": "Blue."}
-    assert service.entry()["ttft_ms"] < 500
+    assert service.entry()["ttft_ms"] < 3000 < service.entry()["duration_ms"]
 
 
 MIDWAY = pytest.mark.parametrize(
