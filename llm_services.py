@@ -248,7 +248,7 @@ class OllamaLLMService(LLMService):
 
     @contextmanager
     def _transport_errors(self) -> Iterator[None]:
-        """Turn the HTTP client's errors into the service's."""
+        """Turn the transport's errors into the service's."""
         try:
             yield
         except (httpx.ConnectError, httpx.ConnectTimeout) as exc:
