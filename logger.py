@@ -4,33 +4,32 @@ The promise: when `append` returns, the entry has been handed to the operating s
 `fsync` to the disk itself. A background thread writes, so that the event loop never waits for a
 disk; entries that arrive together share one write.
 
-The invariant: every write happens under the file's lock and starts on a line of its own. Whatever
-tore the last line (a crash, a full disk, a worker killed in mid-write, an editor), its bytes stay
-where they are and the next entry does not join them.
-
-Deliberate oddities: a batch that did not fit leaves a torn line and is not truncated away, since
-another process may have appended meanwhile; an entry that a failing fsync left in doubt is
-answered as an error but not written twice.
+Deliberate oddities: an entry that a failing fsync, or a write that stalls, left in doubt is
+answered as an error but not written twice; lines are made under the lock, so that an entry whose
+request gave up while somebody else held it says so.
 """
 
 import asyncio
 import errno
-import fcntl
 import json
 import logging
 import os
 import queue
 import threading
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
-from itertools import accumulate, takewhile
+from itertools import groupby
 from pathlib import Path
 from typing import Any, Literal, Self
 
 from pydantic_core import to_json
 
+from daily_file import DailyFile
+
 RETRY_SECONDS = 0.5
+SMALL_BYTES = 4096
+"""Room for a usual entry: where a try that did not fit found so much, others may fit."""
 
 diagnostics = logging.getLogger("minivault")
 
@@ -51,17 +50,24 @@ class LogEntry:
     llm_type: str
     model: str | None
     status: Literal["ok", "cancelled", "error"]
-    prompt: str
+    prompt: str | None
     system: str | None
     options: dict[str, Any] | None
-    format: Literal["json"] | dict[str, Any] | None
-    think: bool | str | None
+    format: Any
+    think: Any
     response: str
     thinking: str | None
     error: str | None
     ttft_ms: float | None
     prompt_tokens: int | None
     response_tokens: int | None
+    finish_reason: str | None = None
+    tool_calls: list[dict[str, Any]] | None = None
+    request: bytes | str | None = None
+    """JSON as it was sent, where it is bytes."""
+    client: str | None = None
+    user_agent: str | None = None
+    trace_id: str | None = None
 
     @property
     def day(self) -> str:
@@ -70,10 +76,23 @@ class LogEntry:
 
     def line(self) -> bytes:
         """Return the entry as a line of JSON."""
+        sent = self.request if isinstance(self.request, bytes) else None
+        entry = replace(self, request=None) if sent else self
         try:
-            return to_json(self) + b"\n"
+            line = to_json(entry)
         except ValueError:  # text that is not Unicode, as in a file's name: \u escapes carry it
-            return json.dumps(asdict(self)).encode() + b"\n"
+            line = json.dumps(asdict(entry), separators=(",", ":")).encode()
+        if sent:  # the last of its kind: behind it there is no object that could hold another
+            before, key, after = line.rpartition(b'"request":')
+            line = before + key + sent.replace(b"\n", b" ") + after.removeprefix(b"null")
+        return one_line(line) + b"\n"
+
+
+def one_line(data: bytes) -> bytes:
+    """Return JSON without the three characters at which Python, unlike JSON, ends a line too."""
+    for character in ("\u2028", "\u2029", "\x85"):
+        data = data.replace(character.encode(), b"\\u%04x" % ord(character))
+    return data
 
 
 def timestamp(moment: datetime) -> str:
@@ -81,115 +100,54 @@ def timestamp(moment: datetime) -> str:
     return moment.astimezone(UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
 
 
-class DailyFile:
-    """The day's file, and the one place where the log meets the operating system.
-
-    `system` is the `os` module or, in tests, something that fails like it.
-    """
-
-    def __init__(self, directory: Path, *, fsync: bool = False, system: Any = os) -> None:
-        self.directory = directory
-        self.path = directory
-        self._fsync = fsync
-        self._system = system
-        self._fd: int | None = None
-
-    def append(self, day: str, data: bytes) -> int:
-        """Append whole lines to the day's file and return how many of the bytes it took.
-
-        Like `os.write` it can take fewer than it was given. A torn last line is closed first; with
-        no data that is all that happens.
-
-        Raises:
-            OSError: nothing was taken.
-        """
-        fd = self._open(day)
-        with suppress(OSError):  # a file system without locks still appends whole writes
-            fcntl.flock(fd, fcntl.LOCK_EX)
-        try:
-            size = self._system.fstat(fd).st_size
-            torn = size > 0 and self._system.pread(fd, 1, size - 1) != b"\n"
-            head = b"\n" if torn else b""
-            taken = self._system.write(fd, head + data) if head or data else 0
-            return max(taken - len(head), 0)
-        finally:
-            with suppress(OSError):
-                fcntl.flock(fd, fcntl.LOCK_UN)
-
-    def sync(self) -> None:
-        """Force what was appended to the disk itself, where that is asked for."""
-        if self._fsync and self._fd is not None:
-            # macOS has no fdatasync
-            getattr(self._system, "fdatasync", self._system.fsync)(self._fd)
-
-    def close(self) -> None:
-        """Close the file; the next append opens it again."""
-        if self._fd is not None:
-            fd, self._fd = self._fd, None
-            with suppress(OSError):
-                self._system.close(fd)
-
-    def _open(self, day: str) -> int:
-        path = self.directory / f"{day}.jsonl"
-        if self._fd is not None and path == self.path and self._is_in_place():
-            return self._fd
-        self.close()
-        self.path = path
-        flags = os.O_RDWR | os.O_APPEND | os.O_CREAT
-        try:
-            self._fd = self._system.open(path, flags, 0o600)
-        except FileNotFoundError:
-            self._system.makedirs(self.directory, mode=0o700, exist_ok=True)
-            self._fd = self._system.open(path, flags, 0o600)
-        if self._fsync:  # a new file is safe only with its name in the folder, and that in its own
-            self._sync_folder(self.directory)
-            with suppress(PermissionError):  # somebody else's, who may not let it be read
-                self._sync_folder(self.directory.parent)
-        return self._fd
-
-    def _is_in_place(self) -> bool:
-        try:
-            there, here = self._system.stat(self.path), self._system.fstat(self._fd)
-        except OSError:
-            return False
-        return (there.st_dev, there.st_ino) == (here.st_dev, here.st_ino)
-
-    def _sync_folder(self, folder: Path) -> None:
-        fd = self._system.open(folder, os.O_RDONLY)
-        try:
-            self._system.fsync(fd)
-        finally:
-            self._system.close(fd)
-
-
 @dataclass(slots=True)
 class _Waiting:
-    """An entry on its way to the file, and the future of the request that waits for it."""
+    """An entry on its way to the file, None to look at the file only, and who waits for it."""
 
-    entry: LogEntry
+    entry: LogEntry | None
     written: asyncio.Future[None]
 
 
 class JsonlLog:
     """The log that requests append to; an async context that runs the thread which writes it."""
 
-    def __init__(self, directory: Path, *, fsync: bool = False, system: Any = os) -> None:
-        self.failure: str | None = None
+    def __init__(
+        self, directory: Path, *, fsync: bool = False, timeout: float = 5, system: Any = os
+    ) -> None:
+        """A write that takes longer than `timeout` seconds counts as failing."""
         self._file = DailyFile(directory, fsync=fsync, system=system)
+        self._timeout = timeout
         self._queue: queue.SimpleQueue[_Waiting | None] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._run, name="log", daemon=True)
+        # the thread's
+        self._batch: list[_Waiting] = []
+        self._fault: str | None = None
+        # the event loop's
+        self._stall: str | None = None
+
+    @property
+    def failure(self) -> str | None:
+        """Why the log cannot be written now, None while it can."""
+        return self._stall or self._fault
 
     async def __aenter__(self) -> Self:
-        """Open today's file, closing a torn line, and start the thread."""
+        """Start the thread, and have it open today's file and close a torn line."""
         self._loop = asyncio.get_running_loop()
-        await asyncio.to_thread(self._write, [])
         self._thread.start()
+        with suppress(LogUnavailableError):
+            await self._put(None)
         return self
 
     async def __aexit__(self, *exc_info: object) -> None:
-        """Write what is still queued and stop the thread."""
+        """Write what is still queued and stop the thread; say what could not be written."""
         self._queue.put(None)
-        await asyncio.to_thread(self._thread.join)
+        await asyncio.to_thread(self._thread.join, self._timeout)
+        waiting = list(self._batch)
+        with suppress(queue.Empty):
+            while True:
+                waiting += filter(None, [self._queue.get_nowait()])
+        if ids := [each.entry.id for each in waiting if each.entry]:
+            diagnostics.error("stopped with %d entries not written: %s", len(ids), ", ".join(ids))
 
     def check(self) -> None:
         """Raise `LogUnavailableError` while the log cannot be written."""
@@ -203,31 +161,54 @@ class JsonlLog:
 
         Raises:
             LogUnavailableError: it could not be written now. It is kept, marked as an error, and
-                written first when writing works again.
+                written when writing works again.
         """
+        await self._put(entry)
+
+    async def _put(self, entry: LogEntry | None) -> None:
         waiting = _Waiting(entry, self._loop.create_future())
         self._queue.put(waiting)
-        await waiting.written
+        try:
+            async with asyncio.timeout(0 if self._stall else self._timeout):
+                await waiting.written
+        except TimeoutError:
+            if not self._stall:
+                self._stall = self._words(f"it has not taken a write for {self._timeout:g} s")
+                diagnostics.error("%s", self._stall)
+            mark_failed(entry, self._stall)
+            raise LogUnavailableError(self._stall) from None
+
+    def _settle(self, batch: list[_Waiting], failure: str | None) -> None:
+        """Wake the requests that wait for these; whatever was written, no stall is left."""
+        if self._stall:
+            self._stall = None
+            self._say_again()
+        for waiting in batch:
+            if waiting.written.done():  # its request was cancelled
+                continue
+            if failure:
+                waiting.written.set_exception(LogUnavailableError(failure))
+            else:
+                waiting.written.set_result(None)
+
+    # what follows runs in the thread
 
     def _run(self) -> None:
-        kept: list[_Waiting] = []
         running = True
         while running:
             arrived = self._arrived()
             running = None not in arrived
-            batch = kept + [waiting for waiting in arrived if waiting]
-            if batch or self.failure:
-                kept = self._write(batch)
+            self._batch += filter(None, arrived)
+            if self._batch or self._fault:
+                self._batch = self._write(self._batch)
         self._file.close()
-        if kept:
-            ids = ", ".join(waiting.entry.id for waiting in kept)
-            diagnostics.error("stopped with %d entries not written: %s", len(kept), ids)
 
     def _arrived(self) -> list[_Waiting | None]:
-        """Wait for entries, while writing fails only until the next try, and take all there are."""
+        """Wait for entries, while some are kept only until the next try, and take all there are."""
         arrived: list[_Waiting | None] = []
         with suppress(queue.Empty):
-            arrived.append(self._queue.get(timeout=RETRY_SECONDS if self.failure else None))
+            retry = self._fault or self._batch
+            arrived.append(self._queue.get(timeout=RETRY_SECONDS if retry else None))
             while True:
                 arrived.append(self._queue.get_nowait())
         return arrived
@@ -235,64 +216,75 @@ class JsonlLog:
     def _write(self, batch: list[_Waiting]) -> list[_Waiting]:
         """Write the batch, each entry to its day's file, and return what is to be kept for later.
 
-        An empty batch opens today's file all the same, to see whether writing works.
+        Without any entry today's file is opened all the same, to see whether writing works.
         """
-        in_file = answered = 0
-        try:
-            if not batch:
-                self._file.append(timestamp(datetime.now(UTC))[:10], b"")
-                self._file.sync()
-            while in_file < len(batch):
-                day = batch[in_file].entry.day
-                same_day = takewhile(lambda waiting: waiting.entry.day == day, batch[in_file:])
-                lines = [waiting.entry.line() for waiting in same_day]
-                whole = whole_lines(lines, self._file.append(day, b"".join(lines)))
-                if not whole:
-                    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-                in_file += whole
-                self._file.sync()
-                self._answer(batch[answered:in_file])
-                answered = in_file
-        except Exception as exc:  # whatever it is: a dead thread would leave all requests waiting
-            self._fail(exc, batch[in_file:])
-            self._answer(batch[answered:], self.failure)
-        else:
-            if self.failure:
-                diagnostics.warning("the log is written again: %s", self._file.path)
-            self.failure = None
-        return batch[in_file:]
+        entries = [each for each in batch if each.entry]
+        days = groupby(entries, lambda each: each.entry.day)  # type: ignore[union-attr]
+        written = [self._write_day(day, list(same_day)) for day, same_day in days]
+        if not entries:
+            written = [self._write_day(timestamp(datetime.now(UTC))[:10], [])]
+        if self._fault and all(is_well for _, is_well in written):
+            self._fault = None
+            self._say_again()
+        self._answer([each for each in batch if not each.entry], self._fault)
+        return [each for kept, _ in written for each in kept]
 
-    def _fail(self, exc: Exception, kept: list[_Waiting]) -> None:
-        reason = getattr(exc, "strerror", None) or repr(exc)
-        failure = f"the log {self._file.path} cannot be written: {reason}; see to it and try again"
-        if failure != self.failure:
+    def _write_day(self, day: str, batch: list[_Waiting]) -> tuple[list[_Waiting], bool]:
+        """Write entries of one day; return those that are to be kept, and whether all is well.
+
+        One that does not fit holds up no other.
+        """
+        kept: list[_Waiting] = []
+        while True:
+            fit = 0
+            try:
+                with self._file.locked(day):
+                    lines = [each.entry.line() for each in batch if each.entry]
+                    fit, room = self._file.append(lines)
+                self._file.sync()
+            except Exception as exc:  # any: a dead thread would leave all requests waiting
+                failure = self._fail(getattr(exc, "strerror", None) or repr(exc))
+                self._answer(batch[:fit], failure)
+                return kept + self._keep(batch[fit:], failure), False
+            self._answer(batch[:fit])
+            if fit == len(batch):
+                return kept, True
+            is_well = room >= SMALL_BYTES
+            failure = self._fail(os.strerror(errno.ENOSPC), others_fit=is_well)
+            tried = batch[fit : fit + 1] if is_well else batch[fit:]
+            kept += self._keep(tried, failure)
+            batch = batch[fit + len(tried) :]
+            if not batch:
+                return kept, is_well
+
+    def _fail(self, reason: str, *, others_fit: bool = False) -> str:
+        """Return what to say of a failure, and say it once where it concerns every entry."""
+        self._file.close()  # a file that somebody deletes gives back its space only then
+        failure = self._words(reason)
+        if not others_fit and failure != self._fault:
+            self._fault = failure
             diagnostics.error("%s", failure)
-        self.failure = failure
-        self._file.close()
-        for waiting in kept:
-            if waiting.entry.status == "ok":  # its client is told otherwise
-                waiting.entry.status, waiting.entry.error = "error", failure
+        return failure
+
+    def _keep(self, batch: list[_Waiting], failure: str) -> list[_Waiting]:
+        """Mark entries that are kept for later: their clients are told of an error."""
+        for each in batch:
+            mark_failed(each.entry, failure)
+        self._answer(batch, failure)
+        return batch
 
     def _answer(self, batch: list[_Waiting], failure: str | None = None) -> None:
         with suppress(RuntimeError):  # the loop is closed: nobody waits any more
-            self._loop.call_soon_threadsafe(settle, [w.written for w in batch], failure)
+            self._loop.call_soon_threadsafe(self._settle, batch, failure)
+
+    def _words(self, reason: str) -> str:
+        return f"the log {self._file.path} cannot be written: {reason}; see to it and try again"
+
+    def _say_again(self) -> None:
+        diagnostics.warning("the log is written again: %s", self._file.path)
 
 
-def whole_lines(lines: list[bytes], size: int) -> int:
-    """Return how many of the lines are in the first `size` bytes of them all.
-
-    A line that lacks nothing but its line end counts: the next append closes it, and to write it
-    once more would make two of it.
-    """
-    return sum(end - 1 <= size for end in accumulate(map(len, lines)))
-
-
-def settle(futures: list[asyncio.Future[None]], failure: str | None) -> None:
-    """Wake the requests that wait for these futures, on the event loop's side."""
-    for future in futures:
-        if future.done():  # its request was cancelled
-            continue
-        if failure:
-            future.set_exception(LogUnavailableError(failure))
-        else:
-            future.set_result(None)
+def mark_failed(entry: LogEntry | None, failure: str) -> None:
+    """Let an entry say what its client was told."""
+    if entry and entry.status == "ok":
+        entry.error, entry.status = failure, "error"

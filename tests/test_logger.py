@@ -5,36 +5,20 @@ import json
 import os
 import threading
 import time
-from dataclasses import replace
+from dataclasses import fields, replace
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from logger import JsonlLog, LogEntry
+from logger import JsonlLog, LogEntry, timestamp
 from tests.conftest import read_log
 
-ENTRY = LogEntry(
-    id="1",
-    started_at="2026-11-23T05:33:52.644224Z",
-    finished_at="2026-11-23T05:33:53.644224Z",
-    duration_ms=1000.0,
-    endpoint="/generate",
-    llm_type="stubbed",
-    model="stub",
-    status="ok",
-    prompt="Why?",
-    system=None,
-    options=None,
-    format=None,
-    think=None,
-    response="Because.",
-    thinking=None,
-    error=None,
-    ttft_ms=10.0,
-    prompt_tokens=None,
-    response_tokens=None,
-)
+NOW = timestamp(datetime.now(UTC))
+ABSENT: dict[str, Any] = dict.fromkeys(field.name for field in fields(LogEntry))
+GIVEN = {"id": "1", "started_at": NOW, "finished_at": NOW, "duration_ms": 1000.0, "status": "ok"}
+ENTRY = LogEntry(**{**ABSENT, **GIVEN, "prompt": "Why?", "response": "Because."})
 
 
 def numbered(number: int, **changes: Any) -> LogEntry:
