@@ -1,41 +1,41 @@
 """MiniVault: a local LLM's answers, every one of them kept in a log.
 
 A prompt travels one way: request, service, chunks, response; and every chunk passes the recorder,
-which ends only when the log has its entry. The two endpoints differ in how they hand the chunks
-out. Whatever fails on the way raises, and one table here says which status that is.
+which lets go of the last one only when the log has its entry. The endpoints differ in how they hand
+the chunks out. Whatever fails on the way raises, and one table here says which status that is.
 """
 
-import asyncio
 import gc
 import json
 import logging
-import secrets
 import signal
 import threading
-from collections.abc import AsyncGenerator, AsyncIterator
-from contextlib import aclosing, asynccontextmanager
-from dataclasses import dataclass
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from typing import Annotated, Any, Literal
 
-import anyio
 from fastapi import APIRouter, Depends, FastAPI, HTTPException, Request, Response
 from fastapi.exceptions import RequestValidationError
-from fastapi.responses import JSONResponse, StreamingResponse
-from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
+from fastapi.responses import StreamingResponse
 from pydantic import BaseModel
+from starlette.exceptions import HTTPException as StarletteHTTPException
 from starlette.requests import ClientDisconnect
 
-from exchange import Chunk, Prompt
-from formats import FORMATS, AnswerStream
+import gateway
+from client import ClientMiddleware
+from exchange import Asked, Prompt
+from formats import FORMATS, AnswerStream, negotiate
 from in_flight import InFlight, TooManyRequestsError
+from key import BEARER, KeyedRoute
 from llm_services import (
     BrokenAnswerError,
     DefaultModelNotFoundError,
     LLMServiceError,
     ModelNotFoundError,
-    OllamaBusyError,
-    OllamaUnreachableError,
     RequestRefusedError,
+    ServiceBusyError,
+    ServiceLoopError,
+    ServiceUnreachableError,
     TokenTimeoutError,
     create_llm_service,
 )
@@ -45,26 +45,30 @@ from middleware import (
     BodyLimitDetailMiddleware,
     HostMiddleware,
     RequestIDMiddleware,
+    refuse,
 )
-from recorder import Recorder
+from recorder import Recording, recording
 from settings import Settings, load_settings
 
-logger = logging.getLogger("uvicorn.error")
+diagnostics = logging.getLogger("uvicorn.error")
 
+MAX_PROBLEMS = 10
+"""How many faults of a body a 422 names."""
 
 STATUS: dict[type[Exception], int] = {
     RequestRefusedError: 400,
     ModelNotFoundError: 404,
     ClientDisconnect: 499,  # nginx's number; nobody reads it
     BrokenAnswerError: 502,
+    LLMServiceError: 502,
     DefaultModelNotFoundError: 503,
-    OllamaBusyError: 503,
-    OllamaUnreachableError: 503,
+    ServiceBusyError: 503,
+    ServiceUnreachableError: 503,
     LogUnavailableError: 503,
     TooManyRequestsError: 503,
     TokenTimeoutError: 504,
+    ServiceLoopError: 508,
 }
-RETRY_AFTER = {"Retry-After": "5"}
 
 
 class Answer(BaseModel):
@@ -85,83 +89,34 @@ class Problem(BaseModel):
     detail: str
 
 
-@dataclass(frozen=True)
-class Exchange:
-    """One request's recorder, and the chunks that pass it."""
-
-    recorder: Recorder
-    chunks: AsyncGenerator[Chunk, None]
-
-
-async def authorize(
-    request: Request,
-    credentials: Annotated[
-        HTTPAuthorizationCredentials | None, Depends(HTTPBearer(auto_error=False))
-    ],
-) -> None:
-    """Raise 401 unless the request carries the key that is set."""
-    key = request.app.state.settings.api_key.get_secret_value()
-    # header values are latin-1 to Starlette, whatever the client meant by its bytes
-    given = credentials.credentials.encode("latin-1") if credentials else b""
-    if not secrets.compare_digest(given, key.encode()):
-        detail = "send the key that MINIVAULT_API_KEY sets, as `Authorization: Bearer <key>`"
-        raise HTTPException(401, detail, {"WWW-Authenticate": "Bearer"})
+async def open_recording(request: Request, prompt: Prompt) -> AsyncIterator[Recording]:
+    """Begin to answer the prompt; after the response, however it went, end what is left of it."""
+    service = request.state.service
+    asked = Asked(**{"model": service.model, **prompt.model_dump(exclude_none=True)})
+    async with recording(request, asked, service.stream(prompt)) as current:
+        yield current
 
 
-async def open_exchange(request: Request, prompt: Prompt) -> AsyncIterator[Exchange]:
-    """Begin to answer the prompt; after the response, however it went, end what is left of it.
-
-    Raises:
-        LogUnavailableError: the log cannot be written, so nothing is asked of the service.
-        TooManyRequestsError: the limit is reached.
-    """
-    state = request.state
-    state.log.check()
-    with state.in_flight.slot():
-        recorder = Recorder(state.log, state.service, state.request_id, request.url.path)
-        async with aclosing(recorder.record(prompt)) as chunks:
-            yield Exchange(recorder, chunks)
-
-
-CurrentExchange = Annotated[Exchange, Depends(open_exchange)]
-
-
-@asynccontextmanager
-async def cancelled_by_disconnect(request: Request) -> AsyncIterator[None]:
-    """Cancel the block when the client leaves, and raise `ClientDisconnect`.
-
-    Starlette does this for a StreamingResponse only.
-    """
-
-    async def watch() -> None:
-        while (await request.receive())["type"] != "http.disconnect":
-            pass
-        scope.cancel()
-
-    with anyio.CancelScope() as scope:
-        watcher = asyncio.create_task(watch())
-        try:
-            yield
-        finally:
-            watcher.cancel()
-    if scope.cancelled_caught:
-        raise ClientDisconnect
+CurrentRecording = Annotated[Recording, Depends(open_recording)]
 
 
 answers = APIRouter(
+    route_class=KeyedRoute,
+    dependencies=[BEARER],
     responses={
         status: {"model": Problem, "description": "See the README's table of errors"}
         for status in (400, 401, 404, 413, 502, 503, 504)
-    }
+    },
 )
 probes = APIRouter()
 
 
 @answers.post("/generate")
-async def generate(request: Request, exchange: CurrentExchange) -> Answer:
+async def generate(request: Request, current: CurrentRecording) -> Answer:
     """Answer a prompt, whole."""
-    async with cancelled_by_disconnect(request):
-        return Answer(response="".join([chunk.response async for chunk in exchange.chunks]))
+    async with request.state.client.present(request.receive):
+        return Answer(response="".join([chunk.response async for chunk in current.chunks]))
+    raise ClientDisconnect
 
 
 @answers.post(
@@ -169,18 +124,20 @@ async def generate(request: Request, exchange: CurrentExchange) -> Answer:
     response_class=StreamingResponse,
     responses={200: {"content": {media_type: {} for media_type in FORMATS}}},
 )
-async def stream(request: Request, exchange: CurrentExchange) -> StreamingResponse:
+async def stream(request: Request, current: CurrentRecording) -> AnswerStream:
     """Answer a prompt as the tokens come, in the format that `Accept` asks for."""
-    accept = request.headers.get("accept", "*/*")
-    return AnswerStream(exchange.chunks, exchange.recorder, accept)
+    media_type, format = negotiate(request.headers.get("accept", "*/*"))
+    return AnswerStream(current, request.state.client, format, media_type)
 
 
+@probes.head("/health", include_in_schema=False)
 @probes.get("/health")
 async def health() -> Health:
     """Say that the process serves."""
     return Health()
 
 
+@probes.head("/ready", include_in_schema=False)
 @probes.get("/ready", responses={503: {"model": Problem}})
 async def ready(request: Request) -> Health:
     """Say whether a prompt would be answered and logged now; 503 with what is missing."""
@@ -194,14 +151,19 @@ async def ready(request: Request) -> Health:
     except LLMServiceError as exc:
         missing.append(str(exc))
     if missing:
-        raise HTTPException(503, "; ".join(missing), RETRY_AFTER)
+        raise HTTPException(503, "; ".join(missing))
     return Health()
 
 
 async def report_error(request: Request, exc: Exception) -> Response:
     """Answer an error of the table with its status and its words."""
-    status = STATUS[type(exc)]
-    return JSONResponse({"detail": str(exc)}, status, RETRY_AFTER if status == 503 else None)
+    status = next(STATUS[kind] for kind in type(exc).__mro__ if kind in STATUS)
+    return refuse(request.scope, status, str(exc))
+
+
+async def report_http(request: Request, exc: HTTPException) -> Response:
+    """Answer what is refused before anything is asked: no key, no such path."""
+    return refuse(request.scope, exc.status_code, exc.detail, exc.headers)
 
 
 async def report_invalid(request: Request, exc: RequestValidationError) -> Response:
@@ -210,7 +172,14 @@ async def report_invalid(request: Request, exc: RequestValidationError) -> Respo
     FastAPI's own handler answers 500 to an input that JSON cannot carry back: NaN, lone
     surrogates, nesting deeper than its encoder's.
     """
-    detail = [{key: error[key] for key in ("type", "loc", "msg")} for error in exc.errors()]
+    problems = exc.errors()
+    detail = [{key: each[key] for key in ("type", "loc", "msg")} for each in problems]
+    if len(detail) > MAX_PROBLEMS:
+        more = f"{len(detail) - MAX_PROBLEMS} further errors are left out"
+        detail[MAX_PROBLEMS:] = [{"type": "too_many_errors", "loc": ["body"], "msg": more}]
+    if "content-type" not in request.headers:
+        hint = "send `Content-Type: application/json`"
+        detail = [{"type": "content_type", "loc": ["header", "content-type"], "msg": hint}]
     # a misspelt field's name can be no Unicode either: the standard encoder escapes it
     return Response(json.dumps({"detail": detail}), 422, media_type="application/json")
 
@@ -219,7 +188,7 @@ async def report_bug(request: Request, exc: Exception) -> Response:
     """Answer 500 in the shape of every error; the traceback goes to the server's own log."""
     detail = "an error inside MiniVault; its own output says more"
     headers = {REQUEST_ID: request.state.request_id}  # this answer passes no middleware
-    return JSONResponse({"detail": detail}, 500, headers)
+    return refuse(request.scope, 500, detail, headers)
 
 
 def exit_with_zero() -> None:
@@ -239,11 +208,13 @@ async def lifespan(app: FastAPI) -> AsyncIterator[dict[str, Any]]:
     settings: Settings = app.state.settings
     in_flight = InFlight(settings.max_concurrency)
     async with (
-        JsonlLog(settings.log_dir, fsync=settings.log_fsync) as log,
+        JsonlLog(settings.log_dir, fsync=settings.log_fsync, timeout=settings.log_timeout) as log,
         create_llm_service(settings) as service,
     ):
         gc.freeze()  # what is there by now stays: no collection has to look at it again
-        logger.info("MiniVault answers from %s, logs in %s", service.llm_type, settings.log_dir)
+        diagnostics.info(
+            "MiniVault answers from %s, logs in %s", service.llm_type, settings.log_dir
+        )
         try:
             yield {"log": log, "service": service, "in_flight": in_flight}
         finally:
@@ -260,21 +231,21 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         lifespan=lifespan,
     )
     app.state.settings = settings
-    app.include_router(
-        answers,
-        dependencies=[Depends(authorize)] if settings.api_key else [],
-        # on the router, not the app: there the 413 would pass no middleware
-        max_body_size=settings.max_body_bytes,
-    )
+    # on the routers, not the app: there the 413 would pass no middleware
+    app.include_router(answers, max_body_size=settings.max_body_bytes)
     app.include_router(probes)
+    if settings.gateway:
+        app.include_router(gateway.router, max_body_size=settings.max_body_bytes)
     for error in STATUS:
         app.add_exception_handler(error, report_error)
-    app.add_exception_handler(RequestValidationError, report_invalid)
+    app.add_exception_handler(StarletteHTTPException, report_http)  # type: ignore[arg-type]
+    app.add_exception_handler(RequestValidationError, report_invalid)  # type: ignore[arg-type]
     app.add_exception_handler(Exception, report_bug)
     app.add_middleware(BodyLimitDetailMiddleware, max_body_bytes=settings.max_body_bytes)
     if "*" not in settings.allowed_hosts:
         app.add_middleware(HostMiddleware, allowed_hosts=settings.allowed_hosts)
     app.add_middleware(RequestIDMiddleware)
+    app.add_middleware(ClientMiddleware, timeout=settings.client_timeout)
     return app
 
 

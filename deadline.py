@@ -1,4 +1,4 @@
-"""A limit on every wait for something that comes again and again, at the price of one timer.
+"""A limit on waiting for something that comes again and again, at the price of one timer.
 
 `asyncio.timeout` makes a timer for each wait and cancels it again, which at a token a wait was an
 eighth of all that a token cost. Here the timer stays: when it goes off and the deadline has been
@@ -19,15 +19,19 @@ class Deadline:
     def __init__(self, seconds: float) -> None:
         self._loop = asyncio.get_running_loop()
         self._timer: asyncio.TimerHandle | None = None
-        self._due = 0.0  # when the timer goes off
+        self._timer_due = 0.0
         self._waiting: asyncio.Task[object] | None = None
-        self._cancelling = 0
-        self._struck = False
-        self.move(seconds)
+        self._cancelling_before = 0
+        self._is_over = False
+        self.renew(seconds)
 
-    def move(self, seconds: float) -> None:
+    def renew(self, seconds: float) -> None:
         """Put the deadline so many seconds from now."""
-        self._when = self._loop.time() + seconds
+        self._due = self._loop.time() + seconds
+
+    def extend(self, seconds: float) -> None:
+        """Put the deadline so many seconds later."""
+        self._due += seconds
 
     def close(self) -> None:
         """Let go of the timer."""
@@ -37,10 +41,10 @@ class Deadline:
     def __enter__(self) -> None:
         self._waiting = task = asyncio.current_task()
         assert task is not None
-        self._cancelling = task.cancelling()
-        if self._timer is None or self._when < self._due:
+        self._cancelling_before = task.cancelling()
+        if self._timer is None or self._due < self._timer_due:
             self.close()
-            self._set()
+            self._start_timer()
 
     def __exit__(
         self,
@@ -49,23 +53,23 @@ class Deadline:
         traceback: TracebackType | None,
     ) -> None:
         task, self._waiting = self._waiting, None
-        if self._struck:
-            self._struck = False
+        if self._is_over:
+            self._is_over = False
             assert task is not None
             # somebody else may have cancelled the task too, and goes first: asyncio.Timeout's rule
-            if task.uncancel() <= self._cancelling and exc_type is asyncio.CancelledError:
+            if task.uncancel() <= self._cancelling_before and exc_type is asyncio.CancelledError:
                 raise TimeoutError from exc
 
-    def _set(self) -> None:
-        self._due = self._when
-        self._timer = self._loop.call_at(self._due, self._check)
+    def _start_timer(self) -> None:
+        self._timer_due = self._due
+        self._timer = self._loop.call_at(self._due, self._end_wait_if_due)
 
-    def _check(self) -> None:
+    def _end_wait_if_due(self) -> None:
         self._timer = None
         if self._waiting is None:
             return
-        if self._loop.time() < self._when:
-            self._set()
+        if self._loop.time() < self._due:
+            self._start_timer()
         else:
-            self._struck = True
+            self._is_over = True
             self._waiting.cancel()

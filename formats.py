@@ -1,18 +1,18 @@
-"""The three formats of `/stream`, the choice among them by `Accept`, and the response itself."""
+"""How an answer leaves: the formats of `/stream`, the choice among them, and the response."""
 
 import re
 from abc import ABC, abstractmethod
-from collections.abc import AsyncGenerator
 from typing import ClassVar
 
 from pydantic_core import to_json
-from starlette.responses import StreamingResponse
-from starlette.types import Send
+from starlette.responses import Response
+from starlette.types import Message, Receive, Scope, Send
 
+from client import Client
 from exchange import Chunk
 from llm_services import LLMServiceError
-from logger import LogEntry, LogUnavailableError
-from recorder import Recorder
+from logger import LogUnavailableError, one_line
+from recorder import Recording
 
 QUALITY = re.compile(r";\s*q\s*=\s*([\d.]+)")
 
@@ -20,38 +20,43 @@ QUALITY = re.compile(r";\s*q\s*=\s*([\d.]+)")
 class Format(ABC):
     """How an answer's pieces look on the wire."""
 
-    media_types: ClassVar[tuple[str, ...]]
+    media_types: ClassVar[tuple[str, ...]] = ()
+    finishes_failed: ClassVar[bool]
+    """Whether the body of a failed answer is finished; else the connection is broken."""
 
     @abstractmethod
     def chunk(self, chunk: Chunk) -> bytes:
         """Return a chunk's bytes; none where the format leaves it out."""
 
     @abstractmethod
-    def done(self, entry: LogEntry) -> bytes:
+    def done(self, recording: Recording) -> bytes:
         """Return the bytes that end a whole answer."""
 
     @abstractmethod
-    def failure(self, detail: str) -> bytes | None:
-        """Return the bytes that end a broken answer, None where only a broken connection does."""
+    def failure(self, exc: Exception) -> bytes:
+        """Return the bytes that end an answer that failed."""
 
 
 class PlainText(Format):
     """The text itself."""
 
     media_types = ("text/plain",)
+    finishes_failed = False
 
     def chunk(self, chunk: Chunk) -> bytes:
         return chunk.response.encode()
 
-    def done(self, entry: LogEntry) -> bytes:
+    def done(self, recording: Recording) -> bytes:
         return b""
 
-    def failure(self, detail: str) -> None:
-        return None
+    def failure(self, exc: Exception) -> bytes:
+        return b""
 
 
 class JsonFormat(Format):
     """JSON objects, one for a chunk's thinking and one for its text, each framed in its way."""
+
+    finishes_failed = True
 
     @abstractmethod
     def frame(self, data: dict[str, object]) -> bytes:
@@ -64,8 +69,10 @@ class JsonFormat(Format):
         return frames
 
     @staticmethod
-    def summary(entry: LogEntry) -> dict[str, object]:
+    def summary(recording: Recording) -> dict[str, object]:
         """Return what a client is told of a whole answer."""
+        assert recording.recorder and recording.recorder.entry
+        entry = recording.recorder.entry
         return {
             "id": entry.id,
             "model": entry.model,
@@ -82,13 +89,13 @@ class ServerSentEvents(JsonFormat):
     media_types = ("text/event-stream",)
 
     def frame(self, data: dict[str, object]) -> bytes:
-        return b"data: " + to_json(data) + b"\n\n"
+        return b"data: " + one_line(to_json(data)) + b"\n\n"
 
-    def done(self, entry: LogEntry) -> bytes:
-        return b"event: done\n" + self.frame(self.summary(entry))
+    def done(self, recording: Recording) -> bytes:
+        return b"event: done\n" + self.frame(self.summary(recording))
 
-    def failure(self, detail: str) -> bytes:
-        return b"event: error\n" + self.frame({"detail": detail})
+    def failure(self, exc: Exception) -> bytes:
+        return b"event: error\n" + self.frame({"detail": str(exc)})
 
 
 class NewlineDelimitedJson(JsonFormat):
@@ -97,13 +104,13 @@ class NewlineDelimitedJson(JsonFormat):
     media_types = ("application/x-ndjson", "application/jsonl")
 
     def frame(self, data: dict[str, object]) -> bytes:
-        return to_json(data) + b"\n"
+        return one_line(to_json(data)) + b"\n"
 
-    def done(self, entry: LogEntry) -> bytes:
-        return self.frame({**self.summary(entry), "done": True})
+    def done(self, recording: Recording) -> bytes:
+        return self.frame({**self.summary(recording), "done": True})
 
-    def failure(self, detail: str) -> bytes:
-        return self.frame({"error": detail})
+    def failure(self, exc: Exception) -> bytes:
+        return self.frame({"error": str(exc)})
 
 
 PLAIN = PlainText()
@@ -130,8 +137,8 @@ def negotiate(accept: str) -> tuple[str, Format]:
     return best, FORMATS[best]
 
 
-class AnswerStream(StreamingResponse):
-    """Sends chunks as they come; its head leaves with the first byte.
+class AnswerStream(Response):
+    """Sends an answer as it comes; the head leaves with the first byte.
 
     So a failure before it has a status code of its own, from the app's table. One that comes
     later ends the body in the format's way; in plain text by leaving the body unfinished, which
@@ -139,41 +146,42 @@ class AnswerStream(StreamingResponse):
     """
 
     def __init__(
-        self, chunks: AsyncGenerator[Chunk, None], recorder: Recorder, accept: str
+        self, recording: Recording, client: Client, format: Format, media_type: str | None = None
     ) -> None:
-        media_type, self._format = negotiate(accept)
-        self._chunks = chunks
-        self._recorder = recorder
-        super().__init__(
-            chunks,
-            media_type=media_type,
-            headers={"Cache-Control": "no-cache", "X-Accel-Buffering": "no"},
-        )
+        headers = {"Cache-Control": "no-cache", "X-Accel-Buffering": "no"}
+        super().__init__(media_type=media_type, headers=headers)
+        del self.headers["Content-Length"]
+        self._recording = recording
+        self._client = client
+        self._format = format
 
-    async def stream_response(self, send: Send) -> None:
-        head = {
+    def head(self) -> Message:
+        """Return the message that begins the response."""
+        return {
             "type": "http.response.start",
             "status": self.status_code,
             "headers": self.raw_headers,
         }
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        async with self._client.present(receive):
+            await self._send(send)
+
+    async def _send(self, send: Send) -> None:
         started = False
         try:
-            async for chunk in self._chunks:
-                body = self._format.chunk(chunk)
-                if not body:
-                    continue
-                if not started:
-                    await send(head)
-                    started = True
-                await send({"type": "http.response.body", "body": body, "more_body": True})
-            assert self._recorder.entry is not None
-            end = self._format.done(self._recorder.entry)
+            async for chunk in self._recording.chunks:
+                if body := self._format.chunk(chunk):
+                    if not started:
+                        await send(self.head())
+                        started = True
+                    await send({"type": "http.response.body", "body": body, "more_body": True})
+            end, is_whole = self._format.done(self._recording), True
         except (LLMServiceError, LogUnavailableError) as exc:
             if not started:
                 raise
-            if (failure := self._format.failure(str(exc))) is None:
-                return
-            end = failure
+            end, is_whole = self._format.failure(exc), self._format.finishes_failed
         if not started:
-            await send(head)
-        await send({"type": "http.response.body", "body": end, "more_body": False})
+            await send(self.head())
+        if end or is_whole:
+            await send({"type": "http.response.body", "body": end, "more_body": not is_whole})

@@ -1,16 +1,17 @@
 """The services that answer prompts: `LLMService`, its two kinds, and the errors that they raise.
 
-A service turns a prompt into chunks as they come; whoever wants the whole answer joins them. An
-answer is whole when the iteration ends by itself: everything else raises.
+A service turns a prompt into chunks as they come; whoever wants the whole answer joins them. The
+last chunk of a whole answer is `done`: everything else raises.
 
     LLMServiceError
-    ├── OllamaUnreachableError             nothing answers at its URL
+    ├── ServiceUnreachableError            nothing answers there
     ├── ModelNotFoundError                 the model that the request named is not there
     │   └── DefaultModelNotFoundError      the same, where the request named none
-    ├── RequestRefusedError                Ollama's 400
-    ├── OllamaBusyError                    Ollama's 503
+    ├── RequestRefusedError                the service finds the request wrong
+    ├── ServiceBusyError                   the service has too much to do
+    ├── ServiceLoopError                   the service is MiniVault itself
     ├── TokenTimeoutError                  no first token, or no next one, in time
-    └── BrokenAnswerError                  cut off, failed, or not Ollama's protocol
+    └── BrokenAnswerError                  cut off, failed, or not the service's protocol
 
 Ollama is asked for a stream whichever endpoint was called, so that a cancelled or broken answer
 still leaves its text and the time between two tokens can be watched.
@@ -19,41 +20,40 @@ still leaves its text and the time between two tokens can be watched.
 import asyncio
 import base64
 import re
+import secrets
 import zlib
 from abc import ABC, abstractmethod
-from collections.abc import AsyncGenerator, Iterator
-from contextlib import aclosing, closing, contextmanager
-from dataclasses import dataclass
-from typing import ClassVar, Literal, Self
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator
+from contextlib import aclosing, asynccontextmanager, closing, contextmanager
+from typing import ClassVar, Self, assert_never
 from urllib.parse import unquote_to_bytes
 
 import httpx
 from pydantic import ValidationError
-from pydantic_core import to_json
+from pydantic_core import from_json, to_json
 
 from deadline import Deadline
 from exchange import Chunk, Prompt
-from ollama_wire import AnswerReader, ModelList, error_words, listed_name
+from ollama_wire import CUT_OFF, AnswerReader, Framing, ModelList, OllamaAnswer, listed_name
+from protocols import NATIVE, error_words
 from settings import Settings
 from transport import StreamTransport
 
+JSON = [(b"Content-Type", b"application/json")]
 MAX_ERROR_BYTES = 4096
-CUT_OFF = "Ollama broke off before the end of its answer"
+MAX_LIST_BYTES = 2**20
 
 
 class LLMServiceError(Exception):
     """A service could not answer; the message says what happened and what to do about it."""
 
 
-class OllamaUnreachableError(LLMServiceError):
-    """Nothing answers at Ollama's URL."""
+class ServiceUnreachableError(LLMServiceError):
+    """Nothing answers where the service should be."""
 
 
 class ModelNotFoundError(LLMServiceError):
     """The model that the request named is not there."""
-
-    def __init__(self, model: str) -> None:
-        super().__init__(f"model '{model}' is not there; get it with `ollama pull {model}`")
 
 
 class DefaultModelNotFoundError(ModelNotFoundError):
@@ -61,11 +61,15 @@ class DefaultModelNotFoundError(ModelNotFoundError):
 
 
 class RequestRefusedError(LLMServiceError):
-    """Ollama found the request wrong, in its own words."""
+    """The service finds the request wrong, in its own words."""
 
 
-class OllamaBusyError(LLMServiceError):
-    """Ollama has too many requests waiting, in its own words."""
+class ServiceBusyError(LLMServiceError):
+    """The service has too many requests waiting, in its own words."""
+
+
+class ServiceLoopError(LLMServiceError):
+    """The service that was asked is MiniVault itself."""
 
 
 class TokenTimeoutError(LLMServiceError):
@@ -73,7 +77,7 @@ class TokenTimeoutError(LLMServiceError):
 
 
 class BrokenAnswerError(LLMServiceError):
-    """The answer was cut off, failed, or was not Ollama's protocol."""
+    """The answer was cut off, failed, or was not the service's protocol."""
 
 
 class LLMService(ABC):
@@ -125,126 +129,118 @@ class StubbedLLMService(LLMService):
 
     async def stream(self, prompt: Prompt) -> AsyncGenerator[Chunk, None]:
         answer = self.ANSWERS[zlib.crc32(prompt.prompt.encode()) % len(self.ANSWERS)]
-        for number, word in enumerate(re.findall(r"\S+\s*", answer)):
-            if number:
-                await asyncio.sleep(self._delay)
+        first, *others = re.findall(r"\S+\s*", answer)
+        yield Chunk(first, model=self.model)
+        for word in others:
+            await asyncio.sleep(self._delay)
             yield Chunk(word, model=self.model)
-
-
-@dataclass(frozen=True)
-class TokenLimit:
-    """How long to wait for a token, in seconds, and the setting that says so."""
-
-    token: Literal["first", "next"]
-    seconds: float
-    setting: str
-
-    def error(self) -> TokenTimeoutError:
-        """Return the error for a token that did not come."""
-        return TokenTimeoutError(
-            f"Ollama sent no {self.token} token within {self.seconds:g} s; "
-            f"{self.setting} sets how long to wait"
-        )
+        yield Chunk(model=self.model, done=True)
 
 
 class OllamaLLMService(LLMService):
-    """Ollama, over its `/api/generate`, with one transport for the life of the process."""
+    """Ollama, with one transport for the life of the process."""
 
     llm_type = "ollama"
 
     def __init__(self, settings: Settings) -> None:
         self.model = settings.ollama_model
-        self._connect_timeout = settings.connect_timeout
-        self._first = TokenLimit(
-            "first", settings.first_token_timeout, "MINIVAULT_FIRST_TOKEN_TIMEOUT"
-        )
-        self._next = TokenLimit("next", settings.idle_timeout, "MINIVAULT_IDLE_TIMEOUT")
+        self.via = f"1.1 minivault-{secrets.token_hex(4)}"
+        """What every request carries, so that one that comes back is known (RFC 9110 §7.6.3)."""
+        self._settings = settings
         url = httpx.URL(settings.ollama_base_url)
-        self._url = url.copy_with(userinfo=b"")
-        self._generate_url = httpx.URL(f"{self._url}/api/generate")
-        self._tags_url = httpx.URL(f"{self._url}/api/tags")
-        self._headers = {"Content-Type": "application/json", "Accept-Encoding": "identity"}
+        self.url = url.copy_with(userinfo=b"")
+        self._headers = [(b"Via", self.via.encode())]
         if url.userinfo:  # for a proxy before Ollama that wants a password
-            login = base64.b64encode(unquote_to_bytes(url.userinfo)).decode()
-            self._headers["Authorization"] = f"Basic {login}"
+            login = base64.b64encode(unquote_to_bytes(url.userinfo))
+            self._headers.append((b"Authorization", b"Basic " + login))
+
+    async def __aenter__(self) -> Self:
         self._transport = StreamTransport()
+        return self
 
     async def __aexit__(self, *exc_info: object) -> None:
         await self._transport.aclose()
 
     async def stream(self, prompt: Prompt) -> AsyncGenerator[Chunk, None]:
         given = prompt.model_dump(exclude_none=True)
-        asked = {"model": self.model, **given, "stream": True}
-        request = self._request("POST", self._generate_url, to_json(asked))
-        limit = self._first
-        deadline = Deadline(limit.seconds)
+        body = to_json({"model": self.model, **given, "stream": True})
+        async with self.ask("POST", "/api/generate", JSON, body) as answer:
+            if answer.status != httpx.codes.OK:
+                raise self._refusal(answer.status, await answer.read(MAX_ERROR_BYTES), prompt.model)
+            reader = AnswerReader(NATIVE, Framing.LINES, strict=True)
+            async with aclosing(answer.chunks(reader)) as chunks:
+                async for chunk in chunks:
+                    error, chunk.error = chunk.error, None
+                    yield chunk
+                    if error:
+                        raise BrokenAnswerError(error)
+
+    @asynccontextmanager
+    async def ask(
+        self, method: str, target: str, headers: list[tuple[bytes, bytes]], content: bytes = b""
+    ) -> AsyncIterator[OllamaAnswer]:
+        """Send a request, and have its answer's head when the block begins.
+
+        Raises:
+            LLMServiceError: out of reach, too late, or broken off; also from within the block.
+        """
+        timeout = {"connect": self._settings.connect_timeout}
+        request = httpx.Request(
+            method,
+            f"{self.url}{target}",
+            headers=[*headers, *self._headers],
+            content=content,
+            extensions={"timeout": timeout},
+        )
+        answer = None
         try:
-            with closing(deadline), self._transport_errors():
+            with (
+                closing(Deadline(self._settings.first_token_timeout)) as deadline,
+                self._transport_errors(),
+            ):
                 with deadline:
                     response = await self._transport.handle_async_request(request)
                 async with aclosing(response):
-                    reads = aiter(response.stream)
-                    if response.status_code != httpx.codes.OK:
-                        with deadline:
-                            raise await self._refusal(response, prompt.model)
-                    answer = AnswerReader()
-                    while not answer.done:
-                        with deadline:
-                            data = await anext(reads, b"")
-                        yield answer.feed(data or b"\n")
-                        if answer.failure:
-                            raise BrokenAnswerError(answer.failure)
-                        if not data and not answer.done:
-                            raise BrokenAnswerError(CUT_OFF)
-                        limit = self._next
-                        deadline.move(limit.seconds)
+                    answer = OllamaAnswer(response, deadline, self._settings.idle_timeout)
+                    yield answer
         except TimeoutError:
-            raise limit.error() from None
+            raise self._timeout(answer) from None
 
     async def check(self) -> None:
         """Raise `LLMServiceError` where Ollama is out of reach or lacks the default model."""
         try:
-            with self._transport_errors():
-                async with asyncio.timeout(self._connect_timeout):
-                    request = self._request("GET", self._tags_url)
-                    response = await self._transport.handle_async_request(request)
-                    async with aclosing(response):
-                        body = await response.aread()
+            async with asyncio.timeout(self._settings.connect_timeout):
+                async with self.ask("GET", "/api/tags", []) as answer:
+                    body = await answer.read(MAX_LIST_BYTES)
             models = ModelList.model_validate_json(body).models
         except TimeoutError:
-            raise self._unreachable("it accepts the connection but does not answer") from None
+            raise self._unreachable("it does not answer in time") from None
         except ValidationError:
-            raise self._unreachable(f"what answers there is not Ollama ({response})") from None
+            raise self._unreachable(f"what answers is not Ollama ({answer.status})") from None
         if listed_name(self.model) not in {listed_name(model.name) for model in models}:
-            raise DefaultModelNotFoundError(self.model)
+            raise DefaultModelNotFoundError(self._missing(self.model))
 
-    async def _refusal(self, response: httpx.Response, requested: str | None) -> LLMServiceError:
+    def _refusal(self, status: int, body: bytes, requested: str | None) -> LLMServiceError:
         """Return the error that an answer without tokens means."""
-        body = b""
-        async for data in response.aiter_raw():
-            body += data
-            if len(body) > MAX_ERROR_BYTES:
-                break
-        words = error_words(body)
+        try:
+            words = error_words(from_json(body).get("error"))
+        except (AttributeError, ValueError):
+            words = None
         if words is None:
             words = body[:200].decode(errors="replace") or "nothing more"
-            return BrokenAnswerError(f"Ollama answered {response.status_code} and said: {words}")
-        match response.status_code:
+            return BrokenAnswerError(f"Ollama answered {status} and said: {words}")
+        match status:
             case httpx.codes.BAD_REQUEST:
                 return RequestRefusedError(f"Ollama refused the request: {words}")
             case httpx.codes.NOT_FOUND if requested:
-                return ModelNotFoundError(requested)
+                return ModelNotFoundError(self._missing(requested))
             case httpx.codes.NOT_FOUND:
-                return DefaultModelNotFoundError(self.model)
+                return DefaultModelNotFoundError(self._missing(self.model))
             case httpx.codes.SERVICE_UNAVAILABLE:
-                return OllamaBusyError(f"Ollama is busy: {words}")
+                return ServiceBusyError(f"Ollama is busy: {words}")
+            case httpx.codes.LOOP_DETECTED:
+                return ServiceLoopError(words)
         return BrokenAnswerError(f"Ollama failed: {words}")
-
-    def _request(self, method: str, url: httpx.URL, content: bytes = b"") -> httpx.Request:
-        timeout = {"connect": self._connect_timeout}
-        return httpx.Request(
-            method, url, headers=self._headers, content=content, extensions={"timeout": timeout}
-        )
 
     @contextmanager
     def _transport_errors(self) -> Iterator[None]:
@@ -256,15 +252,34 @@ class OllamaLLMService(LLMService):
         except httpx.TransportError as exc:
             raise BrokenAnswerError(f"{CUT_OFF}: {str(exc) or type(exc).__name__}") from exc
 
-    def _unreachable(self, reason: str) -> OllamaUnreachableError:
-        return OllamaUnreachableError(
-            f"Ollama is out of reach at {self._url}: {reason}; start it with `ollama serve`, "
+    def _unreachable(self, reason: str) -> ServiceUnreachableError:
+        return ServiceUnreachableError(
+            f"Ollama is out of reach at {self.url}: {reason}; start it with `ollama serve`, "
             "or set MINIVAULT_OLLAMA_BASE_URL"
+        )
+
+    @staticmethod
+    def _missing(model: str) -> str:
+        return f"model '{model}' is not there; get it with `ollama pull {model}`"
+
+    def _timeout(self, answer: OllamaAnswer | None) -> TokenTimeoutError:
+        if answer and answer.has_token:
+            which, seconds, setting = "next", self._settings.idle_timeout, "IDLE_TIMEOUT"
+        else:
+            which, seconds = "first", self._settings.first_token_timeout
+            setting = "FIRST_TOKEN_TIMEOUT"
+        return TokenTimeoutError(
+            f"Ollama sent no {which} token within {seconds:g} s; "
+            f"MINIVAULT_{setting} sets how long to wait"
         )
 
 
 def create_llm_service(settings: Settings) -> LLMService:
     """Return the service that `MINIVAULT_LLM_SERVICE` names."""
-    if settings.llm_service == "ollama":
-        return OllamaLLMService(settings)
-    return StubbedLLMService(settings.stub_delay)
+    match settings.llm_service:
+        case "stubbed":
+            return StubbedLLMService(settings.stub_delay)
+        case "ollama":
+            return OllamaLLMService(settings)
+        case unknown:
+            assert_never(unknown)

@@ -1,4 +1,4 @@
-"""What surrounds every request: its id, the hosts that may be asked for, the shape of a 413.
+"""What surrounds every request: its id, the hosts that may be asked for, the shape of a refusal.
 
 Pure ASGI: `BaseHTTPMiddleware` would hide disconnects and copy every stream.
 """
@@ -7,14 +7,31 @@ import asyncio
 import ipaddress
 import re
 import uuid
-from collections.abc import Set
+from collections.abc import Mapping, Set
 
+from starlette._utils import get_route_path
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from protocols import refusal
+
 REQUEST_ID = "X-Request-ID"
+RETRY_SECONDS = 5
 HOST = re.compile(r"(?:\[([0-9a-f:.]+)]|([^:@/\[\]\s]+))(?::\d*)?", re.IGNORECASE)
+
+
+def refuse(
+    scope: Scope, status: int, detail: str, headers: Mapping[str, str] | None = None
+) -> JSONResponse:
+    """Return the answer to a request that is refused, in the shape of the interface it asked.
+
+    Every 503 says when to try again.
+    """
+    more = {"Retry-After": str(RETRY_SECONDS)} if status == 503 else {}
+    return JSONResponse(
+        refusal(get_route_path(scope), status, detail), status, {**more, **(headers or {})}
+    )
 
 
 class RequestIDMiddleware:
@@ -46,8 +63,7 @@ class RequestIDMiddleware:
         except asyncio.CancelledError:
             if not started:
                 detail = "the service is stopping; try again when it is back"
-                response = JSONResponse({"detail": detail}, 503, {"Retry-After": "5"})
-                await response(scope, receive, send_with_id)
+                await refuse(scope, 503, detail)(scope, receive, send_with_id)
 
 
 class HostMiddleware:
@@ -69,7 +85,7 @@ class HostMiddleware:
             f"the Host header {host!r} is not allowed; add the name to MINIVAULT_ALLOWED_HOSTS "
             "if this service is to be reached under it"
         )
-        await JSONResponse({"detail": detail}, 400)(scope, receive, send)
+        await refuse(scope, 400, detail)(scope, receive, send)
 
     def allows(self, host: str) -> bool:
         """Return whether a `Host` header's value is an IP literal or an allowed name."""
@@ -101,7 +117,7 @@ class BodyLimitDetailMiddleware:
                     f"the request body is larger than {self.max_body_bytes} bytes; shorten it, "
                     "or raise MINIVAULT_MAX_BODY_BYTES"
                 )
-                await JSONResponse({"detail": detail}, 413)(scope, receive, send)
+                await refuse(scope, 413, detail)(scope, receive, send)
             elif not replaced:
                 await send(message)
 

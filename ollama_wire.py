@@ -1,23 +1,209 @@
-"""Ollama's wire, as far as it is read here: a stream of JSON lines, and the list of models."""
+"""Ollama's wire: an answer, read from pieces that end anywhere, and the list of models."""
 
-from collections.abc import Callable
+import asyncio
+import logging
+from collections.abc import AsyncGenerator
+from contextlib import suppress
+from enum import Enum
 
-from pydantic import BaseModel, TypeAdapter, ValidationError
-from typing_extensions import TypedDict
+import httpx
+from pydantic import BaseModel
+from pydantic_core import from_json
 
+from deadline import Deadline
 from exchange import Chunk
+from protocols import Protocol, error_words
+
+MAX_EVENT_BYTES = 64 * 2**20
+"""The longest line, or whole document, that is read."""
+
+MAX_EARLY_READS = 32
+"""How often an event is read before its end has come, in case it was only its line end that has
+not: a client may take the answer for whole by then."""
+
+END_SECONDS = 1.0
+"""How long to wait for the end of an answer that is whole, so that its connection is kept."""
+
+CUT_OFF = "Ollama broke off before the end of its answer"
+
+diagnostics = logging.getLogger("minivault")
 
 
-class AnswerLine(TypedDict, total=False):
-    """A line of Ollama's stream, as far as it is read here."""
+class Framing(Enum):
+    """How the events of an answer stand in its bytes."""
 
-    model: str
-    response: str
-    thinking: str
-    done: bool
-    error: str
-    prompt_eval_count: int
-    eval_count: int
+    LINES = "application/x-ndjson"
+    EVENTS = "text/event-stream"
+    DOCUMENT = "application/json"
+
+    @classmethod
+    def of(cls, content_type: str) -> "Framing":
+        """Return the framing that a `Content-Type` says; a document where it says neither other."""
+        name = content_type.partition(";")[0].strip().lower()
+        return next((framing for framing in cls if framing.value == name), cls.DOCUMENT)
+
+
+class AnswerReader:
+    """Reads along as an answer's bytes pass: what `feed` returns holds just these bytes and what
+    they mean, with `done` or `error` at the end, after which nothing more is read.
+
+    A strict one ends at what is not of the protocol, any other passes it over.
+    """
+
+    def __init__(
+        self, protocol: Protocol, framing: Framing, *, status: int = 200, strict: bool = False
+    ) -> None:
+        self._protocol = protocol
+        self._framing = framing
+        self._status = status
+        self._strict = strict
+        self._over = False
+        self._begun: list[bytes] = []
+        self._begun_bytes = 0
+        self._early_reads = 0
+
+    def feed(self, data: bytes) -> Chunk:
+        """Return what the events that the data completes mean."""
+        chunk = Chunk(wire=data)
+        if self._over:
+            return chunk
+        lines, rest = self._split(data)
+        for line in lines:
+            self._read(line, chunk)
+            if self._over:
+                return chunk
+        if rest:
+            self._begun.append(rest)
+            self._begun_bytes += len(rest)
+            if self._begun_bytes > MAX_EVENT_BYTES:
+                self._fail(chunk, f"an event of its answer has more than {MAX_EVENT_BYTES} bytes")
+            elif rest.rstrip()[-1:] in (b"}", b"]"):
+                self._read_early(chunk)
+        return chunk
+
+    def end(self) -> Chunk:
+        """Return what the end of the bytes means: an error where the answer is not whole by now."""
+        chunk = Chunk()
+        if not self._over:
+            rest = b"".join(self._begun)
+            self._read(rest, chunk)
+            if not self._over and self._status >= 400:
+                self._fail(chunk, rest[:200].decode(errors="replace") or "nothing more")
+            elif not self._over:
+                chunk.error = CUT_OFF
+        return chunk
+
+    def _split(self, data: bytes) -> tuple[list[bytes], bytes]:
+        if self._framing is Framing.DOCUMENT or b"\n" not in data:
+            return [], data
+        *lines, rest = b"".join([*self._begun, data]).split(b"\n")
+        self._forget_begun()
+        return lines, rest
+
+    def _forget_begun(self) -> None:
+        self._begun = []
+        self._begun_bytes = self._early_reads = 0
+
+    def _read_early(self, chunk: Chunk) -> None:
+        self._early_reads += 1
+        if self._early_reads <= MAX_EARLY_READS and self._read(
+            b"".join(self._begun), chunk, early=True
+        ):
+            self._forget_begun()
+
+    def _read(self, line: bytes, chunk: Chunk, *, early: bool = False) -> bool:
+        """Note in the chunk what the line means; return whether it was read."""
+        data = line.strip()
+        if self._framing is Framing.EVENTS:
+            name, _, data = data.partition(b":")
+            data = data.strip()
+            if name != b"data":
+                return False
+        if data == self._protocol.last_data:
+            chunk.done = self._over = True
+            return True
+        try:
+            event = from_json(data, cache_strings="none")
+            if not isinstance(event, dict) or self._strict and not self._protocol.fits(event):
+                raise ValueError
+        except ValueError:
+            if self._strict and data and not early:
+                what = data[:200].decode(errors="replace")
+                self._fail(chunk, f"it sent what is not its protocol: {what}")
+            return False
+        self._note(event, chunk)
+        return True
+
+    def _note(self, event: dict[str, object], chunk: Chunk) -> None:
+        try:
+            self._protocol.note(event, chunk, streamed=self._framing is not Framing.DOCUMENT)
+        except Exception:  # a bug of ours must not reach who only waits for the bytes
+            diagnostics.exception("an event of an answer could not be read")
+        if chunk.error or self._status >= 400:
+            self._fail(chunk, chunk.error or error_words(event.get("error")) or str(event)[:200])
+        self._over = self._over or chunk.done
+
+    def _fail(self, chunk: Chunk, words: str) -> None:
+        self._over = True
+        failed = f"answered {self._status}" if self._status >= 400 else "failed"
+        chunk.error = f"Ollama {failed}: {words}"
+
+
+class OllamaAnswer:
+    """What Ollama answers to one request: the head, and the body as it comes.
+
+    Time is kept by tokens, not by reads: what brings no token gives the next one no new time.
+    """
+
+    def __init__(self, response: httpx.Response, deadline: Deadline, idle_seconds: float) -> None:
+        self.status = response.status_code
+        self.headers = response.headers
+        self.has_token = False
+        self._reads = aiter(response.stream)  # type: ignore[arg-type]
+        self._deadline = deadline
+        self._idle_seconds = idle_seconds
+
+    async def read(self, limit: int) -> bytes:
+        """Return the body, or as much of it as the limit allows; the rest is not read."""
+        body = b""
+        while len(body) < limit and (data := await self._next()):
+            body += data
+        return body[:limit]
+
+    async def chunks(self, reader: AnswerReader) -> AsyncGenerator[Chunk, None]:
+        """Yield what comes as the reader reads it, to the end of the bytes.
+
+        Raises:
+            TimeoutError: no token came in time.
+            httpx.TransportError: the connection was lost.
+        """
+        now = asyncio.get_running_loop().time
+        while data := await self._next():
+            chunk = reader.feed(data)
+            paused_at = now()
+            yield chunk
+            if chunk.done:
+                self._deadline.renew(END_SECONDS)
+                with suppress(TimeoutError, httpx.TransportError):
+                    while data := await self._next():
+                        yield Chunk(wire=data)
+                return
+            if chunk.has_token:
+                self.has_token = True
+                self._deadline.renew(self._idle_seconds)
+            else:
+                self._deadline.extend(now() - paused_at)
+        yield reader.end()
+
+    async def pieces(self) -> AsyncGenerator[Chunk, None]:
+        """Yield what comes, not read; each piece gives the next one new time."""
+        while data := await self._next():
+            yield Chunk(wire=data)
+            self._deadline.renew(self._idle_seconds)
+
+    async def _next(self) -> bytes:
+        with self._deadline:
+            return await anext(self._reads, b"")
 
 
 class ModelList(BaseModel):
@@ -29,62 +215,7 @@ class ModelList(BaseModel):
     models: list[Model]
 
 
-# the validator itself: the adapter's method around it takes half as long again
-parse_line: Callable[[bytes], AnswerLine] = TypeAdapter(AnswerLine).validator.validate_json
-
-
-class AnswerReader:
-    """Ollama's stream of lines, put together from reads that end anywhere."""
-
-    def __init__(self) -> None:
-        self.done = False
-        self.failure: str | None = None
-        self._begun: list[bytes] = []
-
-    def feed(self, data: bytes) -> Chunk:
-        """Return what the lines carry that the data completes, as one chunk.
-
-        Sets `done` at the answer's last line, and `failure` at a line that is an error or not of
-        the protocol: what came before it has its chunk all the same.
-        """
-        chunk = Chunk()
-        if b"\n" not in data:
-            self._begun.append(data)
-            return chunk
-        *lines, rest = b"".join([*self._begun, data]).split(b"\n")
-        self._begun = [rest]
-        for line in lines:
-            if not line or line.isspace():
-                continue
-            try:
-                part = parse_line(line)
-            except ValidationError:
-                what = line[:200].decode(errors="replace")
-                self.failure = f"Ollama sent what is not its protocol: {what}"
-                break
-            if "error" in part:
-                self.failure = f"Ollama failed: {part['error']}"
-                break
-            chunk.model = part.get("model")
-            chunk.response += part.get("response", "")
-            chunk.thinking += part.get("thinking", "")
-            if part.get("done"):
-                self.done = True
-                chunk.prompt_tokens = part.get("prompt_eval_count")
-                chunk.response_tokens = part.get("eval_count")
-                break
-        return chunk
-
-
 def listed_name(model: str) -> str:
     """Return a model's name as `/api/tags` lists it, in lower case: Ollama ignores case."""
     name = model.casefold().removeprefix("registry.ollama.ai/").removeprefix("library/")
     return name if ":" in name.rpartition("/")[2] else f"{name}:latest"
-
-
-def error_words(body: bytes) -> str | None:
-    """Return what an error answer says, None where it is not Ollama's."""
-    try:
-        return parse_line(body).get("error")
-    except ValidationError:
-        return None

@@ -1,21 +1,25 @@
 """The recorder: every chunk of an answer passes through here on its way to the client.
 
-One recorder serves one request, on either endpoint. However the request ends, whole, failed or
-left by its client, it makes exactly one log entry; and since it ends its iteration only when the
-log has that entry, an endpoint that waits for the end has nothing else to remember.
+One recorder serves one request, whichever way it came in. However the request ends, whole, failed
+or left by its client, it makes exactly one log entry; and the chunk that makes an answer whole goes
+on only when the log has that entry. So nothing behind it has anything to remember.
 """
 
 import time
-from collections.abc import AsyncGenerator
-from contextlib import aclosing, suppress
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import aclosing, asynccontextmanager, suppress
+from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Literal
+from typing import Any, Literal
 
-import anyio
+from fastapi import Request
+from pydantic_core import from_json
 
-from exchange import Chunk, Prompt
-from llm_services import LLMService
+from client import Client
+from exchange import Asked, Chunk, ToolCallPiece
 from logger import JsonlLog, LogEntry, LogUnavailableError, timestamp
+
+STOPPED = "the service stopped"
 
 
 def milliseconds(seconds: float) -> float:
@@ -23,23 +27,58 @@ def milliseconds(seconds: float) -> float:
     return round(seconds * 1000, 3)
 
 
-class Recorder:
-    """Passes on what a service answers to one prompt, and logs it. `entry` is there at the end."""
+class ToolCalls:
+    """The tool calls of an answer, put together from their pieces."""
 
-    def __init__(self, log: JsonlLog, service: LLMService, request_id: str, endpoint: str) -> None:
+    def __init__(self) -> None:
+        self._calls: dict[str | int, dict[str, Any]] = {}
+
+    def add(self, piece: ToolCallPiece) -> None:
+        """Add a piece to the call that it belongs to."""
+        call = self._calls.setdefault(piece.key, {"id": None, "name": None, "arguments": ""})
+        call["id"] = piece.id or call["id"]
+        call["name"] = piece.name or call["name"]
+        if isinstance(piece.arguments, str) and isinstance(call["arguments"], str):
+            call["arguments"] += piece.arguments
+        elif piece.arguments is not None:
+            call["arguments"] = piece.arguments
+
+    def whole(self) -> list[dict[str, Any]] | None:
+        """Return the calls, their arguments as objects where they parse; None without any."""
+        for call in self._calls.values():
+            with suppress(ValueError, TypeError):
+                call["arguments"] = from_json(call["arguments"])
+        return list(self._calls.values()) or None
+
+
+class Recorder:
+    """Passes on the answer to one request, and logs it. `entry` is there at its end."""
+
+    def __init__(
+        self,
+        log: JsonlLog,
+        asked: Asked,
+        client: Client,
+        *,
+        request_id: str,
+        endpoint: str,
+        llm_type: str,
+    ) -> None:
         self.entry: LogEntry | None = None
         self._log = log
-        self._service = service
+        self._asked = asked
+        self._client = client
         self._id = request_id
         self._endpoint = endpoint
-        self._model: str | None = None
-        self._last = Chunk()
+        self._llm_type = llm_type
+        self._known = Chunk(model=asked.model)
         self._response: list[str] = []
         self._thinking: list[str] = []
+        self._tool_calls = ToolCalls()
         self._ttft_ms: float | None = None
 
-    async def record(self, prompt: Prompt) -> AsyncGenerator[Chunk, None]:
-        """Yield the chunks that carry text, and end when the entry is in the log.
+    async def record(self, chunks: AsyncGenerator[Chunk, None]) -> AsyncGenerator[Chunk, None]:
+        """Yield the chunks, the last one of them when the entry is in the log.
 
         Raises:
             LLMServiceError: the service failed; the entry says so and is in the log.
@@ -47,54 +86,101 @@ class Recorder:
         """
         self._started_at, self._clock = datetime.now(UTC), time.monotonic()
         try:
-            async with aclosing(self._service.stream(prompt)) as chunks:
+            async with aclosing(chunks):
                 async for chunk in chunks:
                     self._note(chunk)
-                    if chunk.response or chunk.thinking:
-                        yield chunk
+                    if chunk.done or chunk.error:
+                        await self._close("error" if chunk.error else "ok", chunk.error)
+                    yield chunk
         except Exception as exc:
-            await self._close(prompt, "error", str(exc) or repr(exc))
+            await self._close("error", str(exc) or repr(exc))
             raise
-        except BaseException:  # CancelledError, GeneratorExit: the client left, or we stop
+        except BaseException:  # CancelledError, GeneratorExit
             with suppress(LogUnavailableError):  # nobody is left to be told
-                await self._close(prompt, "cancelled")
+                await self._close("cancelled", self._client.departure or STOPPED)
             raise
-        await self._close(prompt, "ok")
 
     def _note(self, chunk: Chunk) -> None:
-        self._last = chunk
-        self._model = chunk.model or self._model
-        if chunk.response:
-            self._response.append(chunk.response)
-        if chunk.thinking:
-            self._thinking.append(chunk.thinking)
-        if self._ttft_ms is None and (chunk.response or chunk.thinking):
-            self._ttft_ms = milliseconds(time.monotonic() - self._clock)
+        if chunk.has_token:
+            if self._ttft_ms is None:
+                self._ttft_ms = milliseconds(time.monotonic() - self._clock)
+            if chunk.response:
+                self._response.append(chunk.response)
+            if chunk.thinking:
+                self._thinking.append(chunk.thinking)
+            for piece in chunk.tool_calls or ():
+                self._tool_calls.add(piece)
+        known = self._known
+        known.model = chunk.model or known.model
+        known.finish_reason = chunk.finish_reason or known.finish_reason
+        if chunk.prompt_tokens is not None:
+            known.prompt_tokens = chunk.prompt_tokens
+        if chunk.response_tokens is not None:
+            known.response_tokens = chunk.response_tokens
 
     async def _close(
-        self, prompt: Prompt, status: Literal["ok", "cancelled", "error"], error: str | None = None
+        self, status: Literal["ok", "cancelled", "error"], error: str | None = None
     ) -> None:
+        if self.entry:
+            return
+        asked, known = self._asked, self._known
         self.entry = LogEntry(
             id=self._id,
             started_at=timestamp(self._started_at),
             finished_at=timestamp(datetime.now(UTC)),
             duration_ms=milliseconds(time.monotonic() - self._clock),
             endpoint=self._endpoint,
-            llm_type=self._service.llm_type,
-            model=self._model or prompt.model or self._service.model,
+            llm_type=self._llm_type,
+            model=known.model,
             status=status,
-            prompt=prompt.prompt,
-            system=prompt.system,
-            options=prompt.options,
-            format=prompt.format,
-            think=prompt.think,
+            prompt=asked.prompt,
+            system=asked.system,
+            options=asked.options,
+            format=asked.format,
+            think=asked.think,
             response="".join(self._response),
             thinking="".join(self._thinking) or None,
             error=error,
             ttft_ms=self._ttft_ms,
-            prompt_tokens=self._last.prompt_tokens,
-            response_tokens=self._last.response_tokens,
+            prompt_tokens=known.prompt_tokens,
+            response_tokens=known.response_tokens,
+            finish_reason=known.finish_reason,
+            tool_calls=self._tool_calls.whole(),
+            request=asked.request,
+            client=self._client.address,
+            user_agent=self._client.user_agent,
         )
-        # Starlette cancels a stream's scope when its client leaves, and anew at every await
-        with anyio.CancelScope(shield=True):
-            await self._log.append(self.entry)
+        await self._log.append(self.entry)
+
+
+@dataclass(frozen=True)
+class Recording:
+    """The chunks of an answer, and the recorder that they pass; None where nothing is kept."""
+
+    recorder: Recorder | None
+    chunks: AsyncGenerator[Chunk, None]
+
+
+@asynccontextmanager
+async def recording(
+    request: Request, asked: Asked, chunks: AsyncGenerator[Chunk, None]
+) -> AsyncIterator[Recording]:
+    """Let an answer begin; after the block, however it went, end what is left of it.
+
+    Raises:
+        LogUnavailableError: the log cannot be written, so nothing is asked of the service.
+        TooManyRequestsError: the limit is reached.
+    """
+    state = request.state
+    state.log.check()
+    with state.in_flight.slot():
+        recorder = Recorder(
+            state.log,
+            asked,
+            state.client,
+            request_id=state.request_id,
+            endpoint=request.scope["route"].path,
+            llm_type=state.service.llm_type,
+        )
+        async with aclosing(recorder.record(chunks)) as passing:
+            yield Recording(recorder, passing)

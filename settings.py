@@ -106,7 +106,12 @@ class Settings(BaseSettings):
     log_fsync: bool = Field(
         False, description="true or false: force every batch of entries to the disk"
     )
-    max_body_bytes: PositiveInt = Field(1_048_576, description="the largest request body")
+    log_timeout: Seconds = Field(5, description="seconds that a write to the log may take")
+    gateway: bool = Field(True, description="true or false: serve Ollama's own interfaces too")
+    client_timeout: Annotated[float, Field(gt=0, le=86400)] = Field(
+        300, description="seconds that a client may take nothing of its answer"
+    )
+    max_body_bytes: PositiveInt = Field(20_971_520, description="the largest request body")
     max_concurrency: PositiveInt = Field(256, description="generations in flight at a time")
     api_key: SecretStr | None = Field(None, description="the key that requests must carry")
     allowed_hosts: Annotated[frozenset[str], NoDecode, BeforeValidator(host_names)] = Field(

@@ -24,10 +24,10 @@ def test_moved_deadline_does_not_strike_at_its_old_time() -> None:
     async def main() -> None:
         deadline = Deadline(0.05)
         for _ in range(10):
-            deadline.move(60)
+            deadline.renew(60)
             with deadline:
                 await asyncio.sleep(0.02)
-        deadline.move(0.02)
+        deadline.renew(0.02)
         with pytest.raises(TimeoutError):
             with deadline:
                 await asyncio.sleep(60)
@@ -45,7 +45,7 @@ def test_time_between_waits_does_not_strike_but_counts_unless_it_is_moved() -> N
             with deadline:
                 await asyncio.sleep(60)
         await asyncio.sleep(0.05)
-        deadline.move(60)
+        deadline.renew(60)
         with deadline:
             await asyncio.sleep(0.05)
         deadline.close()
@@ -67,10 +67,24 @@ def test_cancellation_from_outside_stays_one() -> None:
         both = asyncio.create_task(wait(deadline := Deadline(60)))
         await asyncio.sleep(0)
         both.cancel()
-        deadline.move(0)
-        deadline._check()
+        deadline.renew(0)
+        deadline._end_wait_if_due()
         with pytest.raises(asyncio.CancelledError):
             await both
+
+    asyncio.run(main())
+
+
+def test_extended_deadline_strikes_so_much_later() -> None:
+    async def main() -> None:
+        deadline = Deadline(0.02)
+        deadline.extend(60)
+        with deadline:
+            await asyncio.sleep(0.1)
+        deadline.extend(-60)
+        with pytest.raises(TimeoutError):
+            with deadline:
+                await asyncio.sleep(60)
 
     asyncio.run(main())
 

@@ -45,7 +45,7 @@ def test_leaving_closes_the_request_to_ollama_and_is_logged(
         assert ollama.left.acquire(timeout=DEADLINE), "the request to Ollama stayed open"
         (entry,) = eventually(lambda: read_log(service.log_dir))
         assert (entry["status"], entry["response"]) == ("cancelled", text)
-        assert entry["error"] is None
+        assert entry["error"] == "the client left"
         assert "Traceback" not in service.output and "ERROR" not in service.output
 
 

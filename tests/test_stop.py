@@ -75,6 +75,7 @@ def test_what_is_left_after_the_grace_period_is_cancelled_and_logged(
         assert "event: done" not in events.text
         entries = read_log(service.log_dir)
         assert [entry["status"] for entry in entries] == ["cancelled"] * 3
+        assert {entry["error"] for entry in entries} == {"the service stopped"}
         assert {entry["response"] for entry in entries} == {"Blue"}
         assert "Traceback" not in service.output, service.output
 

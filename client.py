@@ -1,0 +1,77 @@
+"""The client of a request: who it is, and how it is noticed that it left.
+
+A client leaves by closing its connection, or by taking nothing of its answer for so long that it
+counts as gone. Either way its request is cancelled, and `departure` says why.
+"""
+
+import asyncio
+import socket
+import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+
+from starlette.datastructures import Headers
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+
+class Client:
+    """Who asked; `departure` says how the client left, None while it is there."""
+
+    def __init__(self, scope: Scope) -> None:
+        self.address: str | None = scope["client"][0] if scope.get("client") else None
+        self.user_agent = Headers(scope=scope).get("user-agent")
+        self.departure: str | None = None
+
+    @asynccontextmanager
+    async def present(self, receive: Receive) -> AsyncIterator[None]:
+        """Cancel the block when the client closes its connection, and go on after it.
+
+        By the task's own cancellation: anyio's scope waits for a moment in which the task has
+        nothing to do, which a fast model does not leave it on uvloop.
+        """
+        task = asyncio.current_task()
+        assert task is not None
+        watcher = asyncio.create_task(self._watch(receive, task))
+        try:
+            yield
+        except asyncio.CancelledError:
+            # the service may stop at the same moment, and goes first: asyncio.Timeout's rule
+            if self.departure is None or task.uncancel() > 0:
+                raise
+        finally:
+            watcher.cancel()
+
+    async def _watch(self, receive: Receive, task: asyncio.Task[object]) -> None:
+        while (await receive())["type"] != "http.disconnect":
+            pass
+        self.departure = "the client left"
+        task.cancel()
+
+
+class ClientMiddleware:
+    """Puts a request's `Client` into `scope["state"]`, and lets the kernel drop one that takes
+    nothing of its answer.
+
+    Only the kernel can do that: `send` cannot see what is still held for the client, and uvicorn's
+    own close waits for the client to take it. The app then sees a client that left. uvicorn hands
+    out the connection in no other way than through its own `receive`.
+    """
+
+    def __init__(self, app: ASGIApp, timeout: float) -> None:
+        """Wait `timeout` seconds for a client to take something; Linux only."""
+        self.app = app
+        self.milliseconds = round(timeout * 1000)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http":
+            scope.setdefault("state", {})["client"] = Client(scope)
+            self._limit(getattr(getattr(receive, "__self__", None), "transport", None))
+        await self.app(scope, receive, send)
+
+    def _limit(self, transport: asyncio.Transport | None) -> None:
+        if transport and sys.platform == "linux":
+            with suppress(OSError):  # a Unix socket has no such option
+                connection = transport.get_extra_info("socket")
+                connection.setsockopt(
+                    socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, self.milliseconds
+                )
