@@ -18,4 +18,5 @@ HEALTHCHECK --start-period=24h --timeout=5s CMD ["python", "-c", \
     build_opener(ProxyHandler({})).open('http://127.0.0.1:8000/health')"]
 
 ENTRYPOINT ["python", "-m", "deploy.wait_for_model"]
-CMD ["uvicorn", "app:app", "--host", "0.0.0.0", "--port", "8000", "--timeout-graceful-shutdown", "8"]
+CMD ["uvicorn", "app:app", "--http", "connection:Connection", "--host", "0.0.0.0", \
+    "--port", "8000", "--timeout-graceful-shutdown", "8"]

@@ -14,6 +14,7 @@ import pytest
 import uvicorn
 
 from app import create_app
+from connection import Connection
 from settings import Settings
 from tests.ollama_stand_in import OllamaStandIn
 
@@ -45,7 +46,12 @@ class Service:
         self.log_dir = settings.log_dir
         self.app = create_app(settings)
         config = uvicorn.Config(
-            self.app, port=0, log_level="warning", ws="none", timeout_graceful_shutdown=1
+            self.app,
+            http=Connection,
+            port=0,
+            log_level="warning",
+            ws="none",
+            timeout_graceful_shutdown=1,
         )
         self.server = uvicorn.Server(config)
 

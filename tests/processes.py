@@ -15,7 +15,7 @@ from tests.conftest import DEADLINE
 
 ROOT = Path(__file__).parent.parent
 BIN = Path(sys.executable).parent
-UVICORN = [str(BIN / "uvicorn"), "app:app", "--no-access-log"]
+UVICORN = [str(BIN / "uvicorn"), "app:app", "--no-access-log", "--http", "connection:Connection"]
 GRACE = ["--timeout-graceful-shutdown", "1"]
 
 

@@ -1,0 +1,38 @@
+"""A client's connection: uvicorn's on h11, less three of its oddities.
+
+h11 keeps heads bounded and hands bodies on whatever `Upgrade` asks for, and is Python: no byte of
+a request can do more than raise. `uvicorn --http connection:Connection` puts it to use.
+
+1. uvicorn stops reading when a second request comes before the first is answered, and so does not
+   see its client leave. Here it reads on, up to a limit.
+2. Junk after a request with `Connection: close` ends the answer to it. Here the answer goes on.
+3. Junk in the rest of a body whose answer is out has uvicorn begin a second answer, which is an
+   exception in h11. Here the connection ends.
+"""
+
+import h11
+from uvicorn.protocols.http.h11_impl import H11Protocol
+
+MAX_AHEAD = 65536  # bytes beyond the request that is being answered
+
+
+class Connection(H11Protocol):
+    """Serves one client's requests, one after the other."""
+
+    def data_received(self, data: bytes) -> None:
+        super().data_received(data)
+        if self.answers_whole_request() and len(self.conn.trailing_data[0]) < MAX_AHEAD:
+            self.flow.resume_reading()
+
+    def send_400_response(self, msg: str) -> None:
+        if self.answers_whole_request():
+            return
+        if self.conn.our_state in (h11.IDLE, h11.SEND_RESPONSE):
+            super().send_400_response(msg)
+        else:
+            self.transport.close()
+
+    def answers_whole_request(self) -> bool:
+        """Return whether a request has arrived to its end and its answer has not left to its."""
+        cycle = self.cycle
+        return cycle is not None and not cycle.more_body and not cycle.response_complete

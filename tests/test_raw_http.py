@@ -1,0 +1,300 @@
+"""Requests as bytes: each is answered once or refused, and none harms what comes beside it."""
+
+import asyncio
+import re
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from connection import MAX_AHEAD
+from tests.conftest import DEADLINE, Service, eventually, read_log
+from tests.ollama_stand_in import Conversation, OllamaStandIn, hang, then
+from tests.processes import UVICORN, Process, process
+from tests.test_slow_reader import BUFFERS, resident
+
+HOST = b"Host: localhost\r\n"
+ASK = b'{"prompt": "Why?"}'
+CHUNKED = b"Transfer-Encoding: chunked\r\n"
+ASK_IN_CHUNKS = b"9;why=not\r\n" + ASK[:9] + b"\r\n9\r\n" + ASK[9:] + b"\r\n0\r\n"
+LAST = b"GET /health HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"
+H2C = b"Connection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AAMAAABkAAQAAP__\r\n"
+
+
+def head(*lines: bytes, path: bytes = b"/generate", version: bytes = b"1.1") -> bytes:
+    """Return a request's head: what an answer needs, and these lines."""
+    start = b"POST %s HTTP/%s\r\nContent-Type: application/json\r\n" % (path, version)
+    return start + b"".join(lines) + b"\r\n"
+
+
+def whole(*lines: bytes, body: bytes = ASK, path: bytes = b"/generate") -> bytes:
+    """Return a request with these lines and its body's right length."""
+    return head(HOST, b"Content-Length: %d\r\n" % len(body), *lines, path=path) + body
+
+
+def length(value: bytes) -> bytes:
+    """Return a request whose length is said to be this."""
+    return head(HOST, b"Content-Length: %s\r\n" % value) + ASK
+
+
+def coded(value: bytes, *lines: bytes) -> bytes:
+    """Return a request in chunks whose coding is said to be this."""
+    return head(HOST, b"Transfer-Encoding: %s\r\n" % value, *lines) + ASK_IN_CHUNKS + b"\r\n"
+
+
+def in_chunks(body: bytes) -> bytes:
+    """Return a request with this body as it is."""
+    return head(HOST, CHUNKED) + body
+
+
+def connect(url: str) -> socket.socket:
+    """Connect to a service."""
+    host, port = url.removeprefix("http://").split(":")
+    return socket.create_connection((host, int(port)), DEADLINE)
+
+
+def read(connection: socket.socket) -> bytes:
+    """Return all that comes until the other side closes."""
+    data = b""
+    try:
+        while piece := connection.recv(1 << 16):
+            data += piece
+    except ConnectionResetError:  # it closed on something that it had not read
+        pass
+    return data
+
+
+def statuses(answers: bytes) -> list[int]:
+    """Return the statuses of all answers."""
+    return [int(status) for status in re.findall(rb"HTTP/1.1 (\d+) ", answers)]
+
+
+@pytest.fixture(scope="module")
+def stub(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Process]:
+    """A service on the stub in a process of its own."""
+    log_dir = tmp_path_factory.mktemp("raw") / "logs"
+    with process(UVICORN, log_dir, MINIVAULT_STUB_DELAY="0") as service:
+        yield service
+        assert "Traceback" not in service.output and "ERROR" not in service.output
+
+
+ANSWERED = {
+    "whole": whole(),
+    "leading capital letters": whole().replace(b"content", b"CONTENT"),
+    "Upgrade: h2c, in one packet": whole(H2C),
+    "Upgrade: h2c, in chunks": coded(b"chunked", H2C),
+    "chunks with extensions": coded(b"chunked"),
+    "chunks with trailers": in_chunks(ASK_IN_CHUNKS + b"X-Sum: 1\r\n\r\n"),
+    "coding in capitals": coded(b"CHUNKED"),
+    "chunks win over a length": coded(b"chunked", b"Content-Length: 3\r\n"),
+    "folded line": whole(b"X-Fold: a\r\n b\r\n"),
+    "the same length twice": whole(b"Content-Length: %d\r\n" % len(ASK)),
+    "bytes beyond ASCII": whole(b"X-Name: \xe4\xff\r\n"),
+    "many lines": whole(b"X-Line: 1\r\n" * 1000),
+    "query of 60 kB": whole(path=b"/generate?" + b"q" * 60_000),
+}
+
+
+@pytest.mark.parametrize("request_", ANSWERED.values(), ids=ANSWERED.keys())
+def test_request_is_answered_and_the_next_one_begins_where_it_ends(
+    stub: Process, request_: bytes
+) -> None:
+    before = len(read_log(stub.log_dir))
+    with connect(stub.url) as connection:
+        connection.sendall(request_ + LAST)
+        assert statuses(read(connection)) == [200, 200]
+    (entry,) = read_log(stub.log_dir)[before:]
+    assert (entry["prompt"], entry["status"]) == ("Why?", "ok")
+
+
+def test_h2c_in_two_packets_as_the_jdk_sends_it_is_answered(stub: Process) -> None:
+    request_head, _, body = whole(H2C).partition(b"\r\n\r\n")
+    with connect(stub.url) as connection:
+        connection.sendall(request_head + b"\r\n\r\n")
+        time.sleep(0.1)  # else they are one
+        connection.sendall(body + LAST)
+        assert statuses(read(connection)) == [200, 200]
+
+
+def test_expected_continue_is_said_before_the_body_comes(stub: Process) -> None:
+    request_head, _, body = whole(b"Expect: 100-continue\r\n").partition(b"\r\n\r\n")
+    with connect(stub.url) as connection:
+        connection.sendall(request_head + b"\r\n\r\n")
+        assert statuses(connection.recv(1000)) == [100]
+        connection.sendall(body + LAST)
+        assert statuses(read(connection)) == [200, 200]
+
+
+REFUSED = {
+    "two lengths": whole(b"Content-Length: 3\r\n"),
+    "length with a sign": length(b"+18"),
+    "length below zero": length(b"-1"),
+    "length in hexadecimal": length(b"0x12"),
+    "length with a space": length(b"1 8"),
+    "no length at all": length(b""),
+    "unknown coding": coded(b"xchunked"),
+    "coding behind a control byte": coded(b"\x0bchunked"),
+    "chunks and then another coding": coded(b"chunked, identity"),
+    "coding twice": coded(b"chunked", CHUNKED),
+    "coding with a space before its colon": head(HOST, b"Transfer-Encoding : chunked\r\n"),
+    "chunk size with a sign": in_chunks(b"+9\r\n" + ASK),
+    "chunk size with a prefix": in_chunks(b"0x9\r\n" + ASK),
+    "chunk longer than its size": in_chunks(b"5\r\n" + ASK + b"\r\n0\r\n\r\n"),
+    "line without a colon": whole(b"X-Line\r\n"),
+    "space in a name": whole(b"X Line: 1\r\n"),
+    "carriage return in a value": whole(b"X-Line: a\rContent-Length: 0\r\n"),
+    "NUL in a value": whole(b"X-Line: a\0\r\n"),
+    "NUL in a name": whole(b"X\0Line: a\r\n"),
+    "NUL in the path": whole(path=b"/\0"),
+    "path beyond ASCII": whole(path=b"/\xe4"),
+    "no Host": head(b"Content-Length: 0\r\n"),
+    "two Hosts": whole(b"Host: evil.example\r\n"),
+    "a name that is not ours": whole().replace(b"localhost", b"evil.example") + LAST,
+    "HTTP/2": b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
+    "TLS": b"\x16\x03\x01\x00\xf1\x01\x00\x00\xed\x03\x03\r\n\r\n",
+}
+
+
+@pytest.mark.parametrize("request_", REFUSED.values(), ids=REFUSED.keys())
+def test_request_is_refused_and_nothing_of_it_is_taken_for_another(
+    stub: Process, request_: bytes
+) -> None:
+    before = len(read_log(stub.log_dir))
+    with connect(stub.url) as connection:
+        connection.sendall(request_)
+        connection.shutdown(socket.SHUT_WR)
+        assert set(statuses(read(connection))) - {200} == {400}
+    assert len(read_log(stub.log_dir)) == before
+
+
+ENDLESS = {
+    "line": (head(HOST)[:-2] + b"X-Line: ", b"a"),
+    "lines": (head(HOST)[:-2], b"X-Line: a\r\n"),
+    "path": (b"GET /", b"a"),
+    "empty lines": (b"", b"\r\n"),
+    "chunk extension": (in_chunks(b"5;"), b"a"),
+    "trailers": (in_chunks(b"0\r\n"), b"X-Line: a\r\n"),
+}
+
+
+@pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="needs Linux's /proc")
+@pytest.mark.parametrize(("start", "more"), ENDLESS.values(), ids=ENDLESS.keys())
+def test_endless_head_is_cut_off_early(stub: Process, start: bytes, more: bytes) -> None:
+    before = resident(stub.popen.pid)
+    with connect(stub.url) as connection:
+        connection.sendall(start)
+        assert flood(connection, more) < BUFFERS
+    assert resident(stub.popen.pid) - before < BUFFERS
+
+
+def flood(connection: socket.socket, piece: bytes, most: int = 150_000_000) -> int:
+    """Send a piece over and over; return how many bytes went until nobody took more of them."""
+    pieces = piece * (100_000 // len(piece))
+    sent = 0
+    try:
+        while sent < most:
+            sent += connection.send(pieces)
+    except (ConnectionResetError, BrokenPipeError, TimeoutError):
+        pass
+    return sent
+
+
+AHEAD = {
+    "another request": whole(),
+    "half a request": whole()[:30],
+    "a request with a large body": whole(body=b"x" * (MAX_AHEAD // 2)),
+    "junk": b"\0\xff junk \r\n\r\n",
+}
+
+
+@pytest.mark.parametrize("endpoint", [b"/generate", b"/stream"])
+@pytest.mark.parametrize("ahead", AHEAD.values(), ids=AHEAD.keys())
+def test_client_that_sent_more_ahead_is_seen_to_leave(
+    vault: Service, ollama: OllamaStandIn, endpoint: bytes, ahead: bytes
+) -> None:
+    ollama.answer = then("Blue", end=hang)
+    with connect(vault.url) as connection:
+        connection.sendall(whole(path=endpoint))
+        eventually(lambda: ollama.requests)
+        connection.sendall(ahead)
+        time.sleep(0.2)  # it has been read, and reading has stopped where it does
+    assert ollama.left.acquire(timeout=DEADLINE), "the request to Ollama stayed open"
+    assert vault.entry()["status"] == "cancelled"
+
+
+class Pause:
+    """An answer of two tokens; the second one waits until the test lets it go."""
+
+    def __init__(self) -> None:
+        self.go_on = threading.Event()
+
+    async def __call__(self, talk: Conversation) -> None:
+        await talk.start()
+        await talk.line(response="Blue", done=False)
+        while not self.go_on.is_set():
+            await asyncio.sleep(0.01)
+        await talk.line(response=" sky", done=False)
+        await talk.done()
+
+
+@pytest.fixture
+def pause(ollama: OllamaStandIn) -> Pause:
+    """What the stand-in answers with."""
+    ollama.answer = pause = Pause()
+    return pause
+
+
+@pytest.fixture
+def live(ollama: OllamaStandIn, tmp_path: Path) -> Iterator[Process]:
+    """A service in front of the stand-in, in a process of its own."""
+    environment = {"MINIVAULT_LLM_SERVICE": "ollama", "MINIVAULT_OLLAMA_BASE_URL": ollama.url}
+    with process(UVICORN, tmp_path / "logs", **environment) as service:
+        yield service
+
+
+JUNK = b"\0\xff junk \r\n\r\n"
+
+
+@pytest.mark.parametrize(
+    ("line", "expected"), [(b"", [200, 400]), (b"Connection: close\r\n", [200])]
+)
+def test_junk_after_a_request_spoils_no_answer(
+    live: Process, pause: Pause, line: bytes, expected: list[int]
+) -> None:
+    with connect(live.url) as connection:
+        connection.sendall(whole(line, path=b"/stream"))
+        answers = b""
+        while b"Blue" not in answers:
+            answers += connection.recv(1000)
+        connection.sendall(JUNK)
+        time.sleep(0.2)  # it has been read
+        pause.go_on.set()
+        answers += read(connection)
+    assert statuses(answers) == expected and b" sky" in answers
+    (entry,) = read_log(live.log_dir)
+    assert (entry["status"], entry["response"]) == ("ok", "Blue sky")
+    assert "Traceback" not in live.output
+
+
+def test_junk_in_a_body_whose_answer_is_out_only_ends_the_connection(stub: Process) -> None:
+    with connect(stub.url) as connection:
+        connection.sendall(head(HOST, CHUNKED, path=b"/nowhere") + b"4\r\nmore\r\n")
+        assert statuses(connection.recv(1000)) == [404]
+        connection.sendall(b"junk\r\n" + LAST)
+        assert statuses(read(connection)) == []
+
+
+def test_requests_sent_ahead_of_an_answer_wait_in_the_clients_own_buffers(
+    live: Process, pause: Pause
+) -> None:
+    with connect(live.url) as connection:
+        connection.sendall(whole(path=b"/stream"))
+        assert b"200" in connection.recv(1000)
+        connection.settimeout(1)
+        assert flood(connection, LAST) < BUFFERS
+        pause.go_on.set()
+        (entry,) = eventually(lambda: read_log(live.log_dir))
+        assert entry["status"] == "ok"
