@@ -6,6 +6,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,11 @@ import uvicorn
 from app import create_app
 from connection import Connection
 from settings import Settings
-from tests.ollama_stand_in import OllamaStandIn
+from tests.ollama_stand_in import OllamaStandIn, like_ollama
+
+pytest.register_assert_rewrite("tests.ways")
+HAS_GATEWAY = (Path(__file__).parent.parent / "gateway.py").exists()
+needs_gateway = pytest.mark.skipif(not HAS_GATEWAY, reason="the gateway is not there yet")
 
 DEADLINE = 60  # seconds; generous, for a slow machine: only a failing test waits so long
 
@@ -116,3 +121,29 @@ def ollama() -> Iterator[OllamaStandIn]:
 def vault(serve: Serve, ollama: OllamaStandIn) -> Service:
     """A service in front of the stand-in."""
     return serve(llm_service="ollama", ollama_base_url=ollama.url)
+
+
+@dataclass(frozen=True)
+class Way:
+    """Where a client is pointed at; `service` is None where that is Ollama itself."""
+
+    url: str
+    ollama: OllamaStandIn
+    service: Service | None = None
+
+
+@pytest.fixture
+def through(serve: Serve, ollama: OllamaStandIn) -> Way:
+    """The way through MiniVault to a stand-in that answers on every interface."""
+    ollama.answer = like_ollama
+    service = serve(llm_service="ollama", ollama_base_url=ollama.url)
+    return Way(service.url, ollama, service)
+
+
+@pytest.fixture(params=["straight", pytest.param("through", marks=needs_gateway)])
+def way(request: pytest.FixtureRequest, ollama: OllamaStandIn) -> Way:
+    """Each of the two ways, so that a test compares them."""
+    if request.param == "through":
+        return request.getfixturevalue("through")  # type: ignore[no-any-return]
+    ollama.answer = like_ollama
+    return Way(ollama.url, ollama)

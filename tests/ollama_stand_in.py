@@ -1,8 +1,9 @@
 """An Ollama for tests: a real socket that speaks the recorded wire and fails on demand.
 
 A test sets `answer` to one of the behaviours below, or to a coroutine of its own that gets the
-`Conversation`. The real thing's oddities are kept: a line a chunk and a chunk a token, early errors
-as JSON with a length, a stopped server that just cuts the connection.
+`Conversation`; `like_ollama` answers on every interface. The real thing's oddities are kept: a line
+a chunk and a chunk a token, early errors as JSON with a length, a stopped server that just cuts the
+connection.
 """
 
 import asyncio
@@ -11,6 +12,10 @@ import threading
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import Any, Self
+
+import zstandard
+
+from tests.ollama_wires import Wire, answer_to, dying
 
 
 @dataclass
@@ -22,6 +27,20 @@ class Conversation:
     headers: dict[str, str]
     body: dict[str, Any]
     writer: asyncio.StreamWriter
+    head: bytes = b""
+    content: bytes = b""
+
+    @property
+    def wire(self) -> Wire:
+        """What a real Ollama answers."""
+        return answer_to(self.method, self.path, self.headers, self.unpacked)
+
+    @property
+    def unpacked(self) -> bytes:
+        """The body that Ollama reads: it unpacks zstd, and only on one path."""
+        if self.path == "/v1/responses" and self.headers.get("content-encoding") == "zstd":
+            return zstandard.ZstdDecompressor().decompressobj().decompress(self.content)
+        return self.content
 
     async def raw(self, data: bytes) -> None:
         """Send bytes as they are."""
@@ -137,6 +156,41 @@ async def junk(talk: Conversation) -> None:
     await talk.raw(b"0\r\n\r\n")
 
 
+async def like_ollama(talk: Conversation) -> None:
+    """Answer as a real Ollama does, a piece of the stream at a time."""
+    for data in talk.wire.encode():
+        await talk.raw(data)
+
+
+async def killed(talk: Conversation) -> None:
+    """Answer as a real Ollama does whose model's process is killed in mid-answer."""
+    for data in dying(talk.path, talk.unpacked).encode():
+        await talk.raw(data)
+
+
+def begin(pieces: int, end: Behaviour) -> Behaviour:
+    """Send the head and so many pieces of the real answer, then end in some other way."""
+
+    async def answer(talk: Conversation) -> None:
+        for data in talk.wire.encode()[: pieces + 1]:
+            await talk.raw(data)
+        await end(talk)
+
+    return answer
+
+
+def in_two_reads(data: bytes, cut: int) -> Behaviour:
+    """Send these bytes as two writes, far enough apart to be read one by one, and hang up."""
+
+    async def answer(talk: Conversation) -> None:
+        await talk.raw(data[:cut])
+        await asyncio.sleep(0.003)
+        await talk.raw(data[cut:])
+        talk.writer.close()
+
+    return answer
+
+
 @dataclass
 class OllamaStandIn:
     """The server, in a thread of its own; `with OllamaStandIn() as ollama:`."""
@@ -177,17 +231,22 @@ class OllamaStandIn:
             while head := await reader.readuntil(b"\r\n\r\n"):
                 request, *lines = head.decode("latin-1").split("\r\n")
                 headers = dict(line.lower().split(": ", 1) for line in lines if line)
-                body = await reader.readexactly(int(headers.get("content-length", 0)))
-                method, path, _ = request.split(" ")
-                talk = Conversation(method, path, headers, json.loads(body or b"{}"), writer)
+                if "100-continue" in headers.get("expect", ""):
+                    writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+                content = await read_body(reader, headers)
+                method, path, version = request.split(" ")
+                talk = Conversation(method, path, headers, parsed(content), writer, head, content)
                 await self._answer(talk, reader)
+                if headers.get("connection") == "close" or version == "HTTP/1.0":
+                    return writer.close()
         except (asyncio.IncompleteReadError, asyncio.CancelledError, ConnectionError):
             pass  # the client left, or the test is over
         finally:
-            writer.transport.abort()
+            if not writer.is_closing():
+                writer.transport.abort()
 
     async def _answer(self, talk: Conversation, reader: asyncio.StreamReader) -> None:
-        if talk.path == "/api/tags":
+        if (talk.method, talk.path) == ("GET", "/api/tags"):
             await talk.json(200, {"models": [{"name": name} for name in self.models]})
             return
         self.requests.append(talk)
@@ -202,3 +261,23 @@ class OllamaStandIn:
         leaving.cancel()
         await asyncio.wait({leaving})
         await work
+
+
+async def read_body(reader: asyncio.StreamReader, headers: dict[str, str]) -> bytes:
+    """Read a request's body, whichever way it is framed."""
+    if headers.get("transfer-encoding") != "chunked":
+        return await reader.readexactly(int(headers.get("content-length", 0)))
+    body = b""
+    while size := int(await reader.readline(), 16):
+        body += (await reader.readexactly(size + 2))[:-2]
+    await reader.readline()
+    return body
+
+
+def parsed(content: bytes) -> dict[str, Any]:
+    """Return a body's JSON object, an empty one where there is none."""
+    try:
+        body = json.loads(content)
+    except ValueError:
+        return {}
+    return body if isinstance(body, dict) else {}
