@@ -179,16 +179,17 @@ def begin(pieces: int, end: Behaviour) -> Behaviour:
     return answer
 
 
-def in_two_reads(data: bytes, cut: int) -> Behaviour:
+async def in_two_reads(talk: Conversation, data: bytes, cut: int) -> None:
     """Send these bytes as two writes, far enough apart to be read one by one, and hang up."""
+    await talk.raw(data[:cut])
+    await asyncio.sleep(0.003)
+    await talk.raw(data[cut:])
+    talk.writer.close()
 
-    async def answer(talk: Conversation) -> None:
-        await talk.raw(data[:cut])
-        await asyncio.sleep(0.003)
-        await talk.raw(data[cut:])
-        talk.writer.close()
 
-    return answer
+async def hang_up(talk: Conversation) -> None:
+    """Close the connection in an orderly way: all that was sent arrives, and nothing more."""
+    talk.writer.close()
 
 
 @dataclass
@@ -278,6 +279,6 @@ def parsed(content: bytes) -> dict[str, Any]:
     """Return a body's JSON object, an empty one where there is none."""
     try:
         body = json.loads(content)
-    except ValueError:
+    except (ValueError, RecursionError):
         return {}
     return body if isinstance(body, dict) else {}

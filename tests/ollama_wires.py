@@ -116,7 +116,7 @@ def generation(path: str, content: bytes) -> Wire:
     """Return the answer to a request for a generation."""
     try:
         body = json.loads(content)
-    except ValueError:
+    except (ValueError, RecursionError):
         return error(path, 400, "unexpected EOF" if content else "missing request body")
     if refused := objection(path, body):
         return error(path, *refused)
@@ -192,6 +192,7 @@ def is_foreign(headers: dict[str, str]) -> bool:
 
 def answer_to(method: str, path: str, headers: dict[str, str], content: bytes) -> Wire:
     """Return Ollama's answer. Names and values of the headers are in lower case."""
+    path = path.split("?")[0]
     if is_foreign(headers):
         return FORBIDDEN
     if method == "OPTIONS":

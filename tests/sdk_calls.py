@@ -48,7 +48,10 @@ class Clients(ExitStack):
     @cached_property
     def ollama(self) -> ollama_sdk.Client:
         """Ollama's own."""
-        return self.enter_context(ollama_sdk.Client(self.url, timeout=DEADLINE, verify=False))
+        client: ollama_sdk.Client = self.enter_context(
+            ollama_sdk.Client(self.url, timeout=DEADLINE, verify=False)
+        )
+        return client
 
     @cached_property
     def openai(self) -> openai.OpenAI:
