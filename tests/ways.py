@@ -183,8 +183,36 @@ def read_all(connection: socket.socket) -> bytes:
     return data
 
 
-def send(url: str, request: bytes) -> Answer:
-    """Send a request and return its answer."""
+def with_headers(request: bytes, *headers: str) -> bytes:
+    """Return a request with more headers."""
+    line, rest = request.split(b"\r\n", 1)
+    return b"\r\n".join([line, *(header.encode() for header in headers), rest])
+
+
+def exchange(url: str, request: bytes) -> bytes:
+    """Send a request and return all that comes back until the connection ends."""
     with connect(url) as connection:
         connection.sendall(request)
-        return parse(request.split(b" ", 1)[0].decode(), read_all(connection))
+        return read_all(connection)
+
+
+def send(url: str, request: bytes) -> Answer:
+    """Send a request and return its answer."""
+    return parse(request.split(b" ", 1)[0].decode(), exchange(url, request))
+
+
+def shaped(path: str, content: bytes) -> str:
+    """Return an error's words; it has the shape of the path's protocol and nothing else."""
+    known = json.loads(content)
+    if path.startswith("/api/"):
+        assert list(known) == ["error"]
+        words = known["error"]
+    elif path == "/v1/messages":
+        assert known["type"] == "error" and isinstance(known["error"]["type"], str)
+        words = known["error"]["message"]
+    else:
+        assert list(known) == ["error"]
+        assert list(known["error"]) == ["message", "type", "param", "code"]
+        words = known["error"]["message"]
+    assert isinstance(words, str)
+    return words

@@ -1,0 +1,285 @@
+"""What goes wrong on the gateway: each protocol's own words, one entry each, half never whole."""
+
+import json
+import signal
+import threading
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import app
+from logger import JsonlLog
+from tests.conftest import DEADLINE, Serve, Way, eventually, needs_gateway, read_log
+from tests.faulty_system import FaultySystem
+from tests.ollama_protocols import TEXT
+from tests.ollama_stand_in import (
+    Conversation,
+    OllamaStandIn,
+    begin,
+    cut,
+    hang,
+    hang_up,
+    killed,
+    like_ollama,
+)
+from tests.ollama_wires import dying, generation
+from tests.processes import GRACE, UVICORN, free_port, process
+from tests.ways import PATHS, Answer, ask, connect, http, parse, post, read_all, send, shaped
+
+EVERY_PATH = pytest.mark.parametrize("path", PATHS)
+BEGUN = 7  # pieces: some text of every protocol is among them
+KEY = "s3cret"
+
+
+def begun(path: str) -> bytes:
+    """Return the bytes of the pieces that `begin` sends."""
+    body = json.dumps(ask(path, stream=True)).encode()
+    return b"".join(generation(path, body).pieces[:BEGUN])
+
+
+@EVERY_PATH
+@pytest.mark.parametrize("stream", [True, False])
+def test_half_an_answer_of_a_model_that_died_is_passed_on_and_logged_as_error(
+    way: Way, path: str, stream: bool
+) -> None:
+    way.ollama.answer = killed
+    body = ask(path, stream=stream)
+    answer = send(way.url, post(path, body))
+    wire = dying(path, json.dumps(body).encode())
+    assert (answer.status, answer.body, answer.is_whole) == (wire.status, wire.body, True)
+    if way.service:
+        entry = way.service.entry()
+        assert entry["status"] == "error" and entry["error"]
+        assert "".join(TEXT).startswith(entry["response"] or "")
+        assert not stream or entry["response"]
+    assert answer == send(way.ollama.url, post(path, body))
+
+
+@EVERY_PATH
+@pytest.mark.parametrize("end", [hang_up, cut])
+def test_a_cut_in_mid_stream_is_a_cut_for_the_client(way: Way, path: str, end: Any) -> None:
+    way.ollama.answer = begin(BEGUN, end=end)
+    answer = send(way.url, post(path, ask(path, stream=True)))
+    assert not answer.is_whole
+    if end is hang_up:
+        assert answer.body.startswith(begun(path))
+    if way.service:
+        entry = way.service.entry()
+        assert entry["status"] == "error" and "".join(TEXT).startswith(entry["response"])
+        assert entry["response"] or end is cut
+
+
+async def not_http(talk: Conversation) -> None:
+    """Answer with something that is not HTTP."""
+    await talk.raw(b"220 mail.example ESMTP\r\n\r\n")
+    talk.writer.close()
+
+
+@needs_gateway
+@EVERY_PATH
+@pytest.mark.parametrize("behaviour", [cut, hang_up, not_http])
+def test_no_answer_is_502_in_the_protocols_shape(through: Way, path: str, behaviour: Any) -> None:
+    through.ollama.answer = behaviour
+    answer = send(through.url, post(path, ask(path)))
+    assert answer.status == 502 and shaped(path, answer.body)
+    assert through.service
+    entry = through.service.entry()
+    assert entry["status"] == "error" and entry["id"] == answer.request_id
+
+
+@needs_gateway
+@EVERY_PATH
+def test_an_answer_that_does_not_begin_in_time_is_504(
+    serve: Serve, ollama: OllamaStandIn, path: str
+) -> None:
+    service = serve(llm_service="ollama", ollama_base_url=ollama.url, first_token_timeout=0.2)
+    ollama.answer = hang
+    answer = send(service.url, post(path, ask(path, stream=True)))
+    assert answer.status == 504
+    assert "MINIVAULT_FIRST_TOKEN_TIMEOUT" in shaped(path, answer.body)
+    assert service.entry()["status"] == "error"
+    assert ollama.left.acquire(timeout=DEADLINE), "the request to Ollama stayed open"
+
+
+def last_error(path: str, body: bytes) -> str:
+    """Return the words of the error line or event at the end of a stream."""
+    if path.startswith("/api/"):
+        return shaped(path, body.splitlines()[-1])
+    event, data = body.rstrip(b"\n").rsplit(b"data: ", 1)
+    assert body.endswith(b"\n\n")
+    assert path != "/v1/messages" or event.endswith(b"\n\nevent: error\n")
+    if path != "/v1/responses":
+        return shaped(path, data)
+    return str(json.loads(data))  # OpenAI's `error` event of /v1/responses is flat
+
+
+@needs_gateway
+@EVERY_PATH
+def test_a_stream_that_hangs_ends_with_an_error_and_unfinished(
+    serve: Serve, ollama: OllamaStandIn, path: str
+) -> None:
+    service = serve(llm_service="ollama", ollama_base_url=ollama.url, idle_timeout=0.2)
+    ollama.answer = begin(BEGUN, end=hang)
+    answer = send(service.url, post(path, ask(path, stream=True)))
+    assert answer.body.startswith(begun(path)) and not answer.is_whole
+    assert "MINIVAULT_IDLE_TIMEOUT" in last_error(path, answer.body)
+    entry = service.entry()
+    assert entry["status"] == "error" and "MINIVAULT_IDLE_TIMEOUT" in entry["error"]
+    assert ollama.left.acquire(timeout=DEADLINE), "the request to Ollama stayed open"
+
+
+@needs_gateway
+@EVERY_PATH
+def test_an_endless_line_is_passed_on_and_never_kept_whole(through: Way, path: str) -> None:
+    piece, pieces = b"x" * 1_000_000, 40
+
+    async def answer(talk: Conversation) -> None:
+        await talk.start()
+        for _ in range(pieces):
+            await talk.chunk(piece)
+        await talk.raw(b"0\r\n\r\n")
+
+    through.ollama.answer = answer
+    answer_ = send(through.url, post(path, ask(path, stream=True)))
+    assert answer_.is_whole and len(answer_.body) == len(piece) * pieces
+    assert through.service
+    entry = through.service.entry()
+    assert entry["status"] == "error" and len(json.dumps(entry)) < 3_000_000
+
+
+@needs_gateway
+@EVERY_PATH
+@pytest.mark.parametrize("stream", [True, False])
+def test_a_disk_that_fills_up_in_mid_answer_lets_no_answer_look_whole(
+    serve: Serve, ollama: OllamaStandIn, monkeypatch: pytest.MonkeyPatch, path: str, stream: bool
+) -> None:
+    disk = FaultySystem()
+    monkeypatch.setattr(app, "JsonlLog", partial(JsonlLog, system=disk))
+    service = serve(llm_service="ollama", ollama_base_url=ollama.url)
+
+    async def fill(talk: Conversation) -> None:
+        disk.is_full = True
+        for data in talk.wire.encode():
+            await talk.raw(data)
+
+    ollama.answer = fill
+    answer = send(service.url, post(path, ask(path, stream=stream)))
+    if stream:
+        assert not answer.is_whole and answer.body.startswith(begun(path))
+        assert "No space left" in last_error(path, answer.body)
+    else:
+        assert answer.status == 503 and "No space left" in shaped(path, answer.body)
+    refused = send(service.url, post(path, ask(path)))
+    assert refused.status == 503 and "No space left" in shaped(path, refused.body)
+    assert len(ollama.requests) == 1, "Ollama worked for an answer that could not be kept"
+    disk.is_full = False
+    ollama.answer = like_ollama
+    eventually(lambda: send(service.url, post(path, ask(path))).status == 200)
+    assert [entry["status"] for entry in service.entries] == ["error", "ok"]
+    assert service.entries[0]["response"] == "".join(TEXT)
+
+
+@needs_gateway
+@EVERY_PATH
+def test_what_minivault_refuses_has_the_protocols_shape(
+    serve: Serve, ollama: OllamaStandIn, path: str
+) -> None:
+    ollama.answer = begin(BEGUN, end=hang)
+    to_ollama: dict[str, Any] = {"llm_service": "ollama", "ollama_base_url": ollama.url}
+    small = serve(**to_ollama, max_body_bytes=1000, max_concurrency=1)
+    nowhere = serve(llm_service="ollama", ollama_base_url=f"http://127.0.0.1:{free_port()}")
+    request = post(path, ask(path, stream=True))
+    with connect(small.url) as connection:
+        connection.sendall(request)
+        assert connection.recv(4096)
+        refused = [
+            (small, request, 503, "MINIVAULT_MAX_CONCURRENCY"),
+            (small, http("POST", path, b" " * 1001), 413, "MINIVAULT_MAX_BODY_BYTES"),
+            (nowhere, request, 503, "ollama serve"),
+            (serve(), request, 503, "MINIVAULT_LLM_SERVICE"),
+            (serve(**to_ollama, api_key=KEY), request, 401, "MINIVAULT_API_KEY"),
+        ]
+        for service, sent, status, words in refused:
+            answer = send(service.url, sent)
+            assert answer.status == status and words in shaped(path, answer.body)
+            assert answer.request_id
+            assert status != 503 or words.startswith("MINIVAULT_LLM") or retry_after(answer)
+    assert len(ollama.requests) == 1
+    eventually(lambda: small.entries)
+    # they share a log: what reached for Ollama has an entry, what was refused before has none
+    assert sorted(entry["status"] for entry in small.entries) == ["cancelled", "error"]
+
+
+def retry_after(answer: Answer) -> bool:
+    """Return whether the answer says when to try again."""
+    return "retry-after" in dict(answer.headers)
+
+
+def environment(ollama: OllamaStandIn) -> dict[str, str]:
+    """Return the environment of a service in front of the stand-in."""
+    return {"MINIVAULT_LLM_SERVICE": "ollama", "MINIVAULT_OLLAMA_BASE_URL": ollama.url}
+
+
+@needs_gateway
+def test_a_stop_cancels_and_logs_the_streams_of_every_protocol(
+    ollama: OllamaStandIn, tmp_path: Path
+) -> None:
+    ollama.answer = begin(BEGUN, end=hang)
+    with process(UVICORN + GRACE, tmp_path / "logs", **environment(ollama)) as service:
+        connections = [connect(service.url) for _ in PATHS]
+        got = []
+        for path, connection in zip(PATHS, connections, strict=True):
+            connection.sendall(post(path, ask(path, stream=True)))
+            got.append(connection.recv(200))
+        assert service.stop(signal.SIGTERM) == 0, service.output
+        for connection, data in zip(connections, got, strict=True):
+            answer = parse("POST", data + read_all(connection))
+            connection.close()
+            assert answer.status == 200 and not answer.is_whole
+        entries = read_log(service.log_dir)
+        assert sorted(entry["endpoint"] for entry in entries) == sorted(PATHS)
+        assert {entry["status"] for entry in entries} == {"cancelled"}
+        assert all(entry["response"] for entry in entries)
+        assert "Traceback" not in service.output, service.output
+
+
+class Load(threading.Thread):
+    """A client that asks on one path until the service is gone, and the answers that were whole."""
+
+    def __init__(self, url: str, path: str) -> None:
+        super().__init__()
+        self._url, self._path = url, path
+        self.whole: list[str | None] = []
+        self.start()
+
+    def run(self) -> None:
+        streams = 0
+        while True:
+            body = ask(self._path, stream=bool(streams % 2))
+            try:
+                answer = send(self._url, post(self._path, body))
+            except (OSError, AssertionError):
+                return
+            if not answer.is_whole:
+                return
+            assert answer.status == 200
+            self.whole.append(answer.request_id)
+            streams += 1
+
+
+@needs_gateway
+def test_a_kill_loses_no_answer_that_a_client_received(
+    ollama: OllamaStandIn, tmp_path: Path
+) -> None:
+    ollama.answer = like_ollama
+    with process(UVICORN, tmp_path / "logs", **environment(ollama)) as service:
+        loads = [Load(service.url, path) for path in PATHS]
+        eventually(lambda: all(len(load.whole) > 5 for load in loads))
+        service.stop(signal.SIGKILL)
+        for load in loads:
+            load.join(DEADLINE)
+    ids = [entry["id"] for entry in read_log(tmp_path / "logs")]
+    assert len(set(ids)) == len(ids)
+    assert {request_id for load in loads for request_id in load.whole} <= set(ids)
