@@ -90,12 +90,17 @@ class Service:
 Serve = Callable[..., Service]
 
 
+def clear_environment(patch: pytest.MonkeyPatch) -> None:
+    """Take all of the machine's settings away."""
+    for name in os.environ:
+        if name.startswith("MINIVAULT_") or name == "OLLAMA_HOST":
+            patch.delenv(name)
+
+
 @pytest.fixture(autouse=True)
 def clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let no setting of the machine reach a test."""
-    for name in os.environ:
-        if name.startswith("MINIVAULT_") or name == "OLLAMA_HOST":
-            monkeypatch.delenv(name)
+    clear_environment(monkeypatch)
 
 
 @pytest.fixture
@@ -131,19 +136,41 @@ class Way:
     ollama: OllamaStandIn
     service: Service | None = None
 
+    def reset(self) -> None:
+        """Begin anew: an empty log, and a stand-in that was asked nothing and answers all."""
+        for path in self.service.log_dir.glob("*.jsonl") if self.service else ():
+            path.unlink()
+        self.ollama.reset()
+        self.ollama.answer = like_ollama
+
+
+@pytest.fixture(scope="module")
+def minivault(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Way]:
+    """A way through MiniVault that a module's tests share: to start and stop one takes a while."""
+    with pytest.MonkeyPatch.context() as patch, OllamaStandIn() as stand_in:
+        clear_environment(patch)
+        settings = Settings(
+            llm_service="ollama",
+            ollama_base_url=stand_in.url,
+            log_dir=tmp_path_factory.mktemp("minivault") / "logs",
+        )
+        with Service(settings).running() as service:
+            yield Way(service.url, stand_in, service)
+
 
 @pytest.fixture
-def through(serve: Serve, ollama: OllamaStandIn) -> Way:
+def through(minivault: Way) -> Way:
     """The way through MiniVault to a stand-in that answers on every interface."""
-    ollama.answer = like_ollama
-    service = serve(llm_service="ollama", ollama_base_url=ollama.url)
-    return Way(service.url, ollama, service)
+    minivault.reset()
+    return minivault
 
 
 @pytest.fixture(params=["straight", pytest.param("through", marks=needs_gateway)])
-def way(request: pytest.FixtureRequest, ollama: OllamaStandIn) -> Way:
+def way(request: pytest.FixtureRequest) -> Way:
     """Each of the two ways, so that a test compares them."""
     if request.param == "through":
         return request.getfixturevalue("through")  # type: ignore[no-any-return]
-    ollama.answer = like_ollama
-    return Way(ollama.url, ollama)
+    ollama: OllamaStandIn = request.getfixturevalue("ollama")
+    straight = Way(ollama.url, ollama)
+    straight.reset()
+    return straight

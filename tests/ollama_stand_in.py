@@ -218,6 +218,12 @@ class OllamaStandIn:
         """Where it listens."""
         return f"http://127.0.0.1:{self.port}"
 
+    def reset(self) -> None:
+        """Forget what was asked."""
+        self.requests.clear()
+        self.left = threading.Semaphore(0)
+        self.connections = 0
+
     async def _serve(self) -> None:
         self._loop, self._stop = asyncio.get_running_loop(), asyncio.Event()
         server = await asyncio.start_server(self._connection, "127.0.0.1", 0)

@@ -4,6 +4,7 @@ import json
 import signal
 import threading
 from functools import partial
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -90,17 +91,15 @@ def test_no_answer_is_502_in_the_protocols_shape(through: Way, path: str, behavi
 
 
 @needs_gateway
-@EVERY_PATH
-def test_an_answer_that_does_not_begin_in_time_is_504(
-    serve: Serve, ollama: OllamaStandIn, path: str
-) -> None:
+def test_an_answer_that_does_not_begin_in_time_is_504(serve: Serve, ollama: OllamaStandIn) -> None:
     service = serve(llm_service="ollama", ollama_base_url=ollama.url, first_token_timeout=0.2)
     ollama.answer = hang
-    answer = send(service.url, post(path, ask(path, stream=True)))
-    assert answer.status == 504
-    assert "MINIVAULT_FIRST_TOKEN_TIMEOUT" in shaped(path, answer.body)
-    assert service.entry()["status"] == "error"
-    assert ollama.left.acquire(timeout=DEADLINE), "the request to Ollama stayed open"
+    for number, (path, stream) in enumerate(product(PATHS, (True, False)), 1):
+        answer = send(service.url, post(path, ask(path, stream=stream)))
+        assert answer.status == 504
+        assert "MINIVAULT_FIRST_TOKEN_TIMEOUT" in shaped(path, answer.body)
+        assert ollama.left.acquire(timeout=DEADLINE), "the request to Ollama stayed open"
+        assert [entry["status"] for entry in service.entries] == ["error"] * number
 
 
 def last_error(path: str, body: bytes) -> str:
@@ -116,18 +115,19 @@ def last_error(path: str, body: bytes) -> str:
 
 
 @needs_gateway
-@EVERY_PATH
 def test_a_stream_that_hangs_ends_with_an_error_and_unfinished(
-    serve: Serve, ollama: OllamaStandIn, path: str
+    serve: Serve, ollama: OllamaStandIn
 ) -> None:
     service = serve(llm_service="ollama", ollama_base_url=ollama.url, idle_timeout=0.2)
     ollama.answer = begin(BEGUN, end=hang)
-    answer = send(service.url, post(path, ask(path, stream=True)))
-    assert answer.body.startswith(begun(path)) and not answer.is_whole
-    assert "MINIVAULT_IDLE_TIMEOUT" in last_error(path, answer.body)
-    entry = service.entry()
-    assert entry["status"] == "error" and "MINIVAULT_IDLE_TIMEOUT" in entry["error"]
-    assert ollama.left.acquire(timeout=DEADLINE), "the request to Ollama stayed open"
+    for number, path in enumerate(PATHS, 1):
+        answer = send(service.url, post(path, ask(path, stream=True)))
+        assert answer.body.startswith(begun(path)) and not answer.is_whole
+        assert "MINIVAULT_IDLE_TIMEOUT" in last_error(path, answer.body)
+        assert ollama.left.acquire(timeout=DEADLINE), "the request to Ollama stayed open"
+        assert len(service.entries) == number
+        entry = service.entries[-1]
+        assert entry["status"] == "error" and "MINIVAULT_IDLE_TIMEOUT" in entry["error"]
 
 
 @needs_gateway
@@ -150,10 +150,8 @@ def test_an_endless_line_is_passed_on_and_never_kept_whole(through: Way, path: s
 
 
 @needs_gateway
-@EVERY_PATH
-@pytest.mark.parametrize("stream", [True, False])
 def test_a_disk_that_fills_up_in_mid_answer_lets_no_answer_look_whole(
-    serve: Serve, ollama: OllamaStandIn, monkeypatch: pytest.MonkeyPatch, path: str, stream: bool
+    serve: Serve, ollama: OllamaStandIn, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     disk = FaultySystem()
     monkeypatch.setattr(app, "JsonlLog", partial(JsonlLog, system=disk))
@@ -161,55 +159,58 @@ def test_a_disk_that_fills_up_in_mid_answer_lets_no_answer_look_whole(
 
     async def fill(talk: Conversation) -> None:
         disk.is_full = True
-        for data in talk.wire.encode():
-            await talk.raw(data)
+        await like_ollama(talk)
 
-    ollama.answer = fill
-    answer = send(service.url, post(path, ask(path, stream=stream)))
-    if stream:
-        assert not answer.is_whole and answer.body.startswith(begun(path))
-        assert "No space left" in last_error(path, answer.body)
-    else:
-        assert answer.status == 503 and "No space left" in shaped(path, answer.body)
-    refused = send(service.url, post(path, ask(path)))
-    assert refused.status == 503 and "No space left" in shaped(path, refused.body)
-    assert len(ollama.requests) == 1, "Ollama worked for an answer that could not be kept"
-    disk.is_full = False
-    ollama.answer = like_ollama
-    eventually(lambda: send(service.url, post(path, ask(path))).status == 200)
-    assert [entry["status"] for entry in service.entries] == ["error", "ok"]
-    assert service.entries[0]["response"] == "".join(TEXT)
+    for path, stream in product(PATHS, (True, False)):
+        ollama.answer = fill
+        before, asked = len(service.entries), len(ollama.requests)
+        answer = send(service.url, post(path, ask(path, stream=stream)))
+        if stream:
+            assert not answer.is_whole and answer.body.startswith(begun(path))
+            assert "No space left" in last_error(path, answer.body)
+        else:
+            assert answer.status == 503 and "No space left" in shaped(path, answer.body)
+        refused = send(service.url, post(path, ask(path)))
+        assert refused.status == 503 and "No space left" in shaped(path, refused.body)
+        assert len(ollama.requests) == asked + 1, "Ollama worked for what could not be kept"
+        ollama.answer = like_ollama
+        disk.is_full = False
+        eventually(lambda: send(service.url, post(path, ask(path))).status == 200)
+        entries = service.entries[before:]
+        assert [entry["status"] for entry in entries] == ["error", "ok"]
+        assert entries[0]["response"] == "".join(TEXT)
 
 
 @needs_gateway
-@EVERY_PATH
 def test_what_minivault_refuses_has_the_protocols_shape(
-    serve: Serve, ollama: OllamaStandIn, path: str
+    serve: Serve, ollama: OllamaStandIn
 ) -> None:
     ollama.answer = begin(BEGUN, end=hang)
     to_ollama: dict[str, Any] = {"llm_service": "ollama", "ollama_base_url": ollama.url}
     small = serve(**to_ollama, max_body_bytes=1000, max_concurrency=1)
     nowhere = serve(llm_service="ollama", ollama_base_url=f"http://127.0.0.1:{free_port()}")
-    request = post(path, ask(path, stream=True))
+    stub, locked = serve(), serve(**to_ollama, api_key=KEY)
     with connect(small.url) as connection:
-        connection.sendall(request)
+        connection.sendall(post("/api/chat", ask("/api/chat")))
         assert connection.recv(4096)
-        refused = [
-            (small, request, 503, "MINIVAULT_MAX_CONCURRENCY"),
-            (small, http("POST", path, b" " * 1001), 413, "MINIVAULT_MAX_BODY_BYTES"),
-            (nowhere, request, 503, "ollama serve"),
-            (serve(), request, 503, "MINIVAULT_LLM_SERVICE"),
-            (serve(**to_ollama, api_key=KEY), request, 401, "MINIVAULT_API_KEY"),
-        ]
-        for service, sent, status, words in refused:
-            answer = send(service.url, sent)
-            assert answer.status == status and words in shaped(path, answer.body)
-            assert answer.request_id
-            assert status != 503 or words.startswith("MINIVAULT_LLM") or retry_after(answer)
+        for path in PATHS:
+            request = post(path, ask(path, stream=True))
+            refused = [
+                (small, request, 503, "MINIVAULT_MAX_CONCURRENCY"),
+                (small, http("POST", path, b" " * 1001), 413, "MINIVAULT_MAX_BODY_BYTES"),
+                (nowhere, request, 503, "ollama serve"),
+                (stub, request, 503, "MINIVAULT_LLM_SERVICE"),
+                (locked, request, 401, "MINIVAULT_API_KEY"),
+            ]
+            for service, sent, status, words in refused:
+                answer = send(service.url, sent)
+                assert answer.status == status and words in shaped(path, answer.body)
+                assert answer.request_id
+                assert service not in (nowhere, small) or status != 503 or retry_after(answer)
     assert len(ollama.requests) == 1
-    eventually(lambda: small.entries)
-    # they share a log: what reached for Ollama has an entry, what was refused before has none
-    assert sorted(entry["status"] for entry in small.entries) == ["cancelled", "error"]
+    # they share a log: what was on its way to Ollama has an entry, what was refused has none
+    eventually(lambda: len(small.entries) == len(PATHS) + 1)
+    assert [entry["status"] for entry in small.entries] == ["error"] * len(PATHS) + ["cancelled"]
 
 
 def retry_after(answer: Answer) -> bool:

@@ -98,7 +98,7 @@ STREAMS: dict[str, Call] = {
 
 @pytest.mark.parametrize("name", STREAMS)
 def test_breaking_out_of_the_loop_stops_ollama(way: Way, name: str) -> None:
-    way.ollama.answer = begin(5, end=hang)
+    way.ollama.answer = begin(3, end=hang)
     with Clients(way.url) as to:
         for _ in STREAMS[name](to):
             break
@@ -106,7 +106,7 @@ def test_breaking_out_of_the_loop_stops_ollama(way: Way, name: str) -> None:
         assert way.ollama.left.acquire(timeout=DEADLINE), "the request to Ollama stayed open"
     if way.service:
         entry = way.service.entry()
-        assert (entry["status"], entry["error"]) == ("cancelled", None)
+        assert entry["status"] == "cancelled" and "left" in entry["error"]
         assert "".join(TEXT).startswith(entry["response"])
         assert entry["prompt"] == PROMPT and entry["system"] in (SYSTEM, None)
 

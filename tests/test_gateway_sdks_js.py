@@ -60,7 +60,7 @@ def test_the_sdks_yield_what_they_yield_without_us_and_the_log_has_it(sdks: Path
 
 @pytest.mark.parametrize("name", STREAMS)
 def test_breaking_out_of_the_loop_stops_ollama(sdks: Path, way: Way, name: str) -> None:
-    way.ollama.answer = begin(5, end=hang)
+    way.ollama.answer = begin(3, end=hang)
     client = node(sdks, way.url, name)
     try:
         assert way.ollama.left.acquire(timeout=DEADLINE), "the request to Ollama stayed open"
