@@ -60,7 +60,7 @@ PASSED_ON = {
         "/v1/messages/count_tokens",
     ),
 }
-UNPACKERS = {"gzip": gzip.GzipFile, "x-gzip": gzip.GzipFile, "zstd": zstd.ZstdFile}
+UNPACKERS = {"gzip": gzip.open, "x-gzip": gzip.open, "zstd": zstd.open}
 UNPACK_ERRORS = (EOFError, OSError, zlib.error, zstd.ZstdError)
 
 router = APIRouter(
@@ -234,6 +234,8 @@ async def record(answer: Annotated[PassedAnswer, Depends(open_passage)]) -> Resp
 
 async def pass_on(request: Request) -> Response:
     """Ollama's own, passed on unchanged."""
+    if {".", ".."} & {*request.url.path.split("/")}:
+        return await refuse_to_pass(request)  # on the way it would become another path
     passage = Passage(request, await request.body(), None)
     return PassedAnswer(request, passage, Recording(None, passage.chunks()))
 
