@@ -1,12 +1,14 @@
 """Every setting of MiniVault: one class, read once from the environment at start.
 
 A value that is not allowed stops the start with one line that names the variable, the value and
-what is allowed. An empty variable counts as unset, as Compose passes it for `${NAME:-}`.
+what is allowed; of a key no more than the name. An empty variable counts as unset, as Compose
+passes it for `${NAME:-}`.
 """
 
 import ipaddress
 import os
 import re
+import stat
 import sys
 from pathlib import Path
 from typing import Annotated, Literal
@@ -21,6 +23,7 @@ from pydantic import (
     SecretStr,
     ValidationError,
 )
+from pydantic_core import ErrorDetails
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 PREFIX = "MINIVAULT_"
@@ -29,6 +32,7 @@ MAX_PORT = 65535
 DEFAULT_PORTS = {"http": 80, "https": 443}
 THIS_MACHINE = {"": "127.0.0.1", "0.0.0.0": "127.0.0.1", "::": "::1"}
 HOST_NAME = re.compile(r"[a-z0-9_]([a-z0-9_.-]*[a-z0-9_])?")
+KEY = re.compile(r"[!-~]+")
 
 
 def ollama_url(value: str) -> str:
@@ -69,13 +73,38 @@ def host_names(value: object) -> object:
 
 
 def folder(path: Path) -> Path:
-    """Return the path made absolute; raise ValueError where something else has that name."""
-    if path.exists() and not path.is_dir():
-        raise ValueError("Input should be a folder, and there is a file of that name")
-    return path.absolute()
+    """Return the path made absolute, `~` being the home folder.
+
+    Raises:
+        ValueError: something else has that name, or no folder can be there.
+    """
+    try:
+        path = path.expanduser().absolute()
+        if not stat.S_ISDIR(path.stat().st_mode):
+            raise ValueError("Input should be a folder, and there is a file of that name")
+    except FileNotFoundError:
+        pass  # it is made when the log begins
+    except OSError as exc:
+        raise ValueError(f"Input should be a folder that can be used: {exc.strerror}") from exc
+    except RuntimeError as exc:
+        raise ValueError(f"Input should be a folder: {exc}") from exc
+    return path
+
+
+def bearer_key(key: SecretStr) -> SecretStr:
+    """Return the key without white space around it, as a mounted secret's file ends in a newline.
+
+    Raises:
+        ValueError: no `Authorization` header can carry it.
+    """
+    value = key.get_secret_value().strip()
+    if not KEY.fullmatch(value):
+        raise ValueError("Input should be ASCII without spaces, or no header can carry it")
+    return SecretStr(value)
 
 
 Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+Key = Annotated[SecretStr, AfterValidator(bearer_key)]
 
 
 class Settings(BaseSettings):
@@ -107,16 +136,41 @@ class Settings(BaseSettings):
         False, description="true or false: force every batch of entries to the disk"
     )
     log_timeout: Seconds = Field(5, description="seconds that a write to the log may take")
+    log_content: Literal["full", "metadata"] = Field(
+        "full", description="metadata leaves texts out and keeps their lengths"
+    )
+    log_retention_days: int = Field(
+        0, ge=0, le=36_500, description="days that a file is kept, 0 for ever"
+    )
+    log_key: Key | None = Field(None, description="the key that reading the log over HTTP wants")
     gateway: bool = Field(True, description="true or false: serve Ollama's own interfaces too")
     client_timeout: Annotated[float, Field(gt=0, le=86400)] = Field(
         300, description="seconds that a client may take nothing of its answer"
     )
     max_body_bytes: PositiveInt = Field(20_971_520, description="the largest request body")
     max_concurrency: PositiveInt = Field(256, description="generations in flight at a time")
-    api_key: SecretStr | None = Field(None, description="the key that requests must carry")
+    api_key: Key | None = Field(None, description="the key that requests must carry")
     allowed_hosts: Annotated[frozenset[str], NoDecode, BeforeValidator(host_names)] = Field(
         frozenset(), description="names beyond localhost that a Host header may carry"
     )
+
+
+def variable_of(setting: str) -> str:
+    """Return the environment variable that the setting was read from, in the letters it was set."""
+    names = [PREFIX + setting.upper()]
+    if setting == "ollama_base_url":
+        names.append("OLLAMA_HOST")
+    set_ones = {name.upper(): name for name, value in os.environ.items() if value}
+    return next((set_ones[name] for name in names if name in set_ones), names[0])
+
+
+def problem(error: ErrorDetails) -> str:
+    """Return what is wrong with a setting, naming the variable, the value and what is allowed."""
+    setting = str(error["loc"][0]).lower().removeprefix(PREFIX.lower())
+    value = "(hidden)" if setting.endswith("_key") else repr(error["input"])
+    reason = error["msg"].removeprefix("Value error, ")
+    meaning = Settings.model_fields[setting].description
+    return f"{variable_of(setting)}={value}: {reason} ({meaning})"
 
 
 def load_settings() -> Settings:
@@ -124,12 +178,5 @@ def load_settings() -> Settings:
     try:
         return Settings()
     except ValidationError as exc:
-        problems = []
-        for error in exc.errors(include_url=False):
-            name = str(error["loc"][0]).upper().removeprefix(PREFIX)
-            # pydantic names the first alias, whichever of the two variables was set
-            variable = PREFIX + name if os.environ.get(PREFIX + name) else "OLLAMA_HOST"
-            meaning = Settings.model_fields[name.lower()].description
-            reason = error["msg"].removeprefix("Value error, ")
-            problems.append(f"{variable}={error['input']!r}: {reason} ({meaning})")
+        problems = map(problem, exc.errors(include_url=False))
         sys.exit("MiniVault cannot start: " + "; ".join(problems))

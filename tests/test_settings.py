@@ -1,11 +1,16 @@
 """Every setting, as an environment variable: its default, its forms, and what a bad value says."""
 
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from pydantic import SecretStr
 
 from settings import Settings, load_settings, ollama_url
 
+NOBODY = 65534
 DEFAULTS = {
     "llm_service": "stubbed",
     "ollama_base_url": "http://localhost:11434",
@@ -16,14 +21,20 @@ DEFAULTS = {
     "stub_delay": 0.03,
     "log_dir": Path("logs").absolute(),
     "log_fsync": False,
-    "max_body_bytes": 1048576,
+    "log_timeout": 5,
+    "log_content": "full",
+    "log_retention_days": 0,
+    "log_key": None,
+    "gateway": True,
+    "client_timeout": 300,
+    "max_body_bytes": 20 * 1024 * 1024,
     "max_concurrency": 256,
     "api_key": None,
     "allowed_hosts": frozenset(),
 }
 
 
-def test_defaults_are_the_contracts() -> None:
+def test_every_setting_has_its_default() -> None:
     assert Settings().model_dump() == DEFAULTS
 
 
@@ -43,7 +54,15 @@ GOOD = [
     ("IDLE_TIMEOUT", "10", 10),
     ("STUB_DELAY", "0", 0),
     ("LOG_DIR", "/somewhere/else", Path("/somewhere/else")),
+    ("LOG_DIR", "~/vault", Path.home() / "vault"),
     ("LOG_FSYNC", "true", True),
+    ("LOG_TIMEOUT", "0.5", 0.5),
+    ("LOG_CONTENT", "metadata", "metadata"),
+    ("LOG_RETENTION_DAYS", "30", 30),
+    ("LOG_KEY", "key\n", SecretStr("key")),
+    ("GATEWAY", "false", False),
+    ("CLIENT_TIMEOUT", "60", 60),
+    ("API_KEY", " a-key\n", SecretStr("a-key")),
     ("MAX_BODY_BYTES", "1000", 1000),
     ("MAX_CONCURRENCY", "1", 1),
     ("ALLOWED_HOSTS", "Vault.lan,other", frozenset({"vault.lan", "other"})),
@@ -67,12 +86,22 @@ BAD = [
     ("MINIVAULT_IDLE_TIMEOUT", "soon", "valid number"),
     ("MINIVAULT_STUB_DELAY", "-1", "greater than or equal to 0"),
     ("MINIVAULT_LOG_DIR", __file__, "folder"),
+    ("MINIVAULT_LOG_DIR", f"{__file__}/logs", "Not a directory"),
+    ("MINIVAULT_LOG_DIR", "x" * 300, "File name too long"),
+    ("MINIVAULT_LOG_DIR", "~nobody-of-that-name/logs", "home directory"),
     ("MINIVAULT_LOG_FSYNC", "maybe", "true or false"),
+    ("MINIVAULT_LOG_TIMEOUT", "0", "greater than 0"),
+    ("MINIVAULT_LOG_CONTENT", "none", "'full' or 'metadata'"),
+    ("MINIVAULT_LOG_RETENTION_DAYS", "-1", "greater than or equal to 0"),
+    ("MINIVAULT_GATEWAY", "maybe", "true or false"),
+    ("MINIVAULT_CLIENT_TIMEOUT", "0", "greater than 0"),
     ("MINIVAULT_MAX_BODY_BYTES", "1k", "valid integer"),
     ("MINIVAULT_MAX_CONCURRENCY", "0", "greater than 0"),
     ("MINIVAULT_ALLOWED_HOSTS", "http://vault.lan", "without a port"),
     ("MINIVAULT_ALLOWED_HOSTS", "*.lan", "host names"),
     ("OLLAMA_HOST", "a b", "host:port"),
+    ("minivault_idle_timeout", "soon", "valid number"),
+    ("Ollama_Host", "a b", "host:port"),
 ]
 
 
@@ -85,6 +114,39 @@ def test_bad_value_is_one_line_with_variable_value_and_what_is_allowed(
         load_settings()
     line = str(stop.value)
     assert f"{name}={value!r}" in line and allowed in line and "\n" not in line
+
+
+@pytest.mark.parametrize("name", ["MINIVAULT_API_KEY", "MINIVAULT_LOG_KEY"])
+@pytest.mark.parametrize("key", ["clé", "two words", "\n"])
+def test_key_that_no_header_can_carry_is_refused_and_not_shown(
+    monkeypatch: pytest.MonkeyPatch, name: str, key: str
+) -> None:
+    monkeypatch.setenv(name, key)
+    with pytest.raises(SystemExit, match=rf"^[^\n]*{name}=\(hidden\): [^\n]*ASCII[^\n]*$") as stop:
+        load_settings()
+    assert repr(key) not in str(stop.value)
+
+
+@contextmanager
+def somebody_else_than_root() -> Iterator[None]:
+    """Run the block without root's right to enter every folder."""
+    user = os.geteuid()
+    if user == 0:
+        os.seteuid(NOBODY)
+    try:
+        yield
+    finally:
+        os.seteuid(user)
+
+
+def test_folder_under_one_that_may_not_be_entered_is_refused(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    (tmp_path / "closed").mkdir(mode=0o000)
+    monkeypatch.setenv("MINIVAULT_LOG_DIR", str(tmp_path / "closed" / "logs"))
+    with somebody_else_than_root(), pytest.raises(SystemExit, match="Permission denied") as stop:
+        load_settings()
+    assert "\n" not in str(stop.value)
 
 
 @pytest.mark.parametrize(
