@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -24,6 +25,9 @@ HAS_GATEWAY = (Path(__file__).parent.parent / "gateway.py").exists()
 needs_gateway = pytest.mark.skipif(not HAS_GATEWAY, reason="the gateway is not there yet")
 
 DEADLINE = 60  # seconds; generous, for a slow machine: only a failing test waits so long
+SETTINGS_OF_THE_MACHINE = re.compile(
+    r"MINIVAULT_.*|OLLAMA_HOST|.*_PROXY|SSL_CERT_(FILE|DIR)", re.IGNORECASE
+)
 
 
 def eventually(condition: Callable[[], Any]) -> Any:
@@ -91,9 +95,9 @@ Serve = Callable[..., Service]
 
 
 def clear_environment(patch: pytest.MonkeyPatch) -> None:
-    """Take all of the machine's settings away."""
+    """Take all of the machine's settings away, its proxies and certificates among them."""
     for name in os.environ:
-        if name.startswith("MINIVAULT_") or name == "OLLAMA_HOST":
+        if SETTINGS_OF_THE_MACHINE.fullmatch(name):
             patch.delenv(name)
 
 

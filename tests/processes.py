@@ -1,12 +1,14 @@
 """A MiniVault in a process of its own, for what only a process shows: signals, crashes, workers."""
 
 import os
+import random
+import signal
 import socket
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import httpx
@@ -16,14 +18,21 @@ from tests.conftest import DEADLINE
 ROOT = Path(__file__).parent.parent
 BIN = Path(sys.executable).parent
 UVICORN = [str(BIN / "uvicorn"), "app:app", "--no-access-log", "--http", "connection:Connection"]
+PORTS = (10_000, 32_000)
 GRACE = ["--timeout-graceful-shutdown", "1"]
 
 
 def free_port() -> int:
-    """Return a port that nobody listens on now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    """Return a port that nobody listens on now.
+
+    It is below those that systems give out by themselves: one of these could be another test's, or
+    a client's own end, before the service that it was found for listens.
+    """
+    while True:
+        port = random.randrange(*PORTS)
+        with socket.socket() as probe, suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            return port
 
 
 class Process:
@@ -77,8 +86,6 @@ def process(command: list[str], log_dir: Path, **environment: str) -> Iterator[P
         service.wait_until_up()
         yield service
     finally:
-        try:
-            os.killpg(service.popen.pid, 9)
-        except ProcessLookupError:
-            pass
+        with suppress(ProcessLookupError):
+            os.killpg(service.popen.pid, signal.SIGKILL)
         service.popen.wait(DEADLINE)
