@@ -11,12 +11,18 @@ COPY --chmod=755 . .
 
 USER minivault
 EXPOSE 8000
+ENV UVICORN_LOG_CONFIG=deploy/logging.json
 
 # a first pull can take hours: until the first success the container is starting, not unhealthy
 HEALTHCHECK --start-period=24h --timeout=5s CMD ["python", "-c", \
     "from urllib.request import *; \
     build_opener(ProxyHandler({})).open('http://127.0.0.1:8000/health')"]
 
-ENTRYPOINT ["python", "-m", "deploy.wait_for_model"]
-CMD ["uvicorn", "app:app", "--http", "connection:Connection", "--host", "0.0.0.0", \
-    "--port", "8000", "--timeout-graceful-shutdown", "8"]
+ENTRYPOINT ["python", "-m", "deploy.start"]
+# uvicorn's arguments
+CMD ["app:app", \
+    "--http", "connection:Connection", \
+    "--no-server-header", \
+    "--host", "0.0.0.0", \
+    "--port", "8000", \
+    "--timeout-graceful-shutdown", "8"]

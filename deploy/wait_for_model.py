@@ -1,38 +1,17 @@
-"""The container's start: leave root, wait for the model, become the command that was given.
+"""The wait for the model: Ollama is healthy long before its first pull ends.
 
-Ollama is healthy long before its first pull ends, so the service waits for the model itself and
-opens its port when a prompt would be answered. Only at run time can it be seen whose the mounted
-log folder is; so the container may start as root, and nothing beyond this file runs as root.
+So the service itself waits, and opens its port when a prompt would be answered.
 """
 
 import asyncio
-import os
-import pwd
-import signal
-import sys
-from contextlib import suppress
-from pathlib import Path
+import logging
 
 from llm_services import DefaultModelNotFoundError, LLMServiceError, create_llm_service
-from settings import Settings, load_settings
+from settings import Settings
 
 RETRY_SECONDS = 2
 
-
-def leave_root(log_dir: Path) -> None:
-    """Become the log folder's owner, who can read its 0600 files then; the image's user if root."""
-    uid, gid = log_dir.stat().st_uid, log_dir.stat().st_gid
-    user = pwd.getpwnam("minivault")
-    if uid == 0 and Path("/proc/self/uid_map").read_text().split()[1] != "0":
-        return  # a rootless engine's root is the host's user
-    if uid in (0, user.pw_uid):  # root's checkout, where root may have written a log as well
-        uid, gid = user.pw_uid, user.pw_gid
-        with suppress(PermissionError):  # a file system without owners
-            for path in (log_dir, *log_dir.glob("*.jsonl")):
-                os.chown(path, uid, gid, follow_symlinks=False)
-    os.setgroups([])
-    os.setgid(gid)
-    os.setuid(uid)
+logger = logging.getLogger("uvicorn.error")
 
 
 async def wait_for_model(settings: Settings) -> None:
@@ -47,16 +26,6 @@ async def wait_for_model(settings: Settings) -> None:
             except LLMServiceError as exc:
                 reason = f"Ollama answers ({exc})"
             if reason != said:
-                print(f"MiniVault starts when {reason}", flush=True)
+                logger.info("MiniVault starts when %s", reason)
                 said = reason
             await asyncio.sleep(RETRY_SECONDS)
-
-
-if __name__ == "__main__":
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, lambda *_: sys.exit(0))
-    settings = load_settings()
-    if os.getuid() == 0:
-        leave_root(settings.log_dir)
-    asyncio.run(wait_for_model(settings))
-    os.execvp(sys.argv[1], sys.argv[1:])

@@ -1,0 +1,65 @@
+"""The container's start: leave root, wait for the model, become uvicorn.
+
+A stop is quick and ends in status 0 from the first moment on. For that everything happens in one
+process: between a program and the next that it executes, a signal finds no handler.
+
+Only at run time can it be seen whose the mounted log folder is; so the container may start as root,
+and nothing beyond this file runs as root.
+"""
+
+import os
+import pwd
+import signal
+import sys
+from contextlib import suppress
+from pathlib import Path
+
+
+def leave_root(log_dir: Path, user: str) -> None:
+    """Become the log folder's owner, who can read its 0600 files then; the given user if root.
+
+    Raises:
+        OSError: the folder is not there and cannot be made.
+    """
+    log_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+    uid, gid = log_dir.stat().st_uid, log_dir.stat().st_gid
+    account = pwd.getpwnam(user)
+    if uid == 0 and Path("/proc/self/uid_map").read_text().split()[1] != "0":
+        return  # a rootless engine's root is the host's user
+    if uid in (0, account.pw_uid):  # root's checkout, where root may have written a log as well
+        uid, gid = account.pw_uid, account.pw_gid
+        with suppress(PermissionError):  # a file system without owners
+            for path in (log_dir, *log_dir.glob("*.jsonl"), *log_dir.glob(".key")):
+                os.chown(path, uid, gid, follow_symlinks=False)
+    os.setgroups([])
+    os.setgid(gid)
+    os.setuid(uid)
+
+
+def start(arguments: list[str]) -> None:
+    """Serve with these arguments of uvicorn's as soon as a prompt would be answered."""
+    for number in (signal.SIGINT, signal.SIGTERM):
+        # not sys.exit: raised in a callback of the import system, it would be swallowed
+        signal.signal(number, lambda *_: os._exit(0))
+    # only now: these imports take long enough to be stopped in
+    import asyncio
+
+    import uvicorn
+
+    from deploy.wait_for_model import wait_for_model
+    from settings import load_settings
+
+    settings = load_settings()
+    if os.getuid() == 0:
+        try:
+            leave_root(settings.log_dir, "minivault")
+        except OSError as exc:
+            sys.exit(f"MiniVault cannot start: MINIVAULT_LOG_DIR cannot be made: {exc}")
+    log_config = os.environ.get("UVICORN_LOG_CONFIG") or uvicorn.config.LOGGING_CONFIG
+    uvicorn.Config("app:app", log_config=log_config)  # sets up logging for the wait as well
+    asyncio.run(wait_for_model(settings))
+    uvicorn.main(arguments)
+
+
+if __name__ == "__main__":
+    start(sys.argv[1:])
