@@ -28,23 +28,19 @@ from tests.processes import ROOT, Process, process
 # the tests may run as root, where the image's user is not there
 START = """
 import sys
-from deploy import start, wait_for_model
+from deploy import start
 start.leave_root = lambda *_: None
-wait_for_model.RETRY_SECONDS = 0.02
 start.start(sys.argv[1:])
 """
-STARTED = [sys.executable, "-c", START, "app:app", "--timeout-graceful-shutdown", "1"]
+IMPATIENT = """
+from deploy import wait_for_model
+wait_for_model.RETRY_SECONDS = 0.02
+"""
+ARGUMENTS = ["app:app", "--timeout-graceful-shutdown", "1"]
+STARTED = [sys.executable, "-c", IMPATIENT + START, *ARGUMENTS]
 WAITS = "MiniVault starts when Ollama has the model tinyllama"
 
-needs_proc = pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="no /proc")
 needs_root = pytest.mark.skipif(os.getuid() != 0, reason="not root")
-
-
-def hears_sigterm(pid: int) -> bool:
-    """Say whether the process has set a handler for SIGTERM."""
-    status = Path(f"/proc/{pid}/status").read_text()
-    caught = int(status.partition("SigCgt:")[2].split()[0], 16)
-    return bool(caught >> (signal.SIGTERM - 1) & 1)
 
 
 @contextmanager
@@ -88,15 +84,24 @@ def test_it_is_stopped_at_once_while_it_waits(ollama: OllamaStandIn, tmp_path: P
         assert service.stop(signal.SIGTERM) == 0
 
 
-@needs_proc
-@pytest.mark.parametrize("moment", [0, 0.1, 0.2, 0.4, 0.6, 0.8, 1])
+STOPPED_IN_IMPORT = """
+import os, signal, sys
+module = sys.argv.pop(1)
+class Stop:
+    def find_spec(name, path, target=None):
+        if name == module:
+            os.kill(os.getpid(), signal.SIGTERM)
+sys.meta_path.insert(0, Stop)
+"""
+
+
+@pytest.mark.parametrize("module", ["asyncio", "uvicorn", "settings", "uvloop", "app"])
 def test_a_stop_at_any_moment_of_the_start_ends_in_zero(
-    ollama: OllamaStandIn, tmp_path: Path, moment: float
+    ollama: OllamaStandIn, tmp_path: Path, module: str
 ) -> None:
-    with starting(STARTED, tmp_path / "logs", **beside(ollama)) as service:
-        eventually(lambda: hears_sigterm(service.popen.pid))
-        time.sleep(moment)
-        assert service.stop(signal.SIGTERM) == 0, service.output
+    command = [sys.executable, "-c", STOPPED_IN_IMPORT + START, module, *ARGUMENTS]
+    with starting(command, tmp_path / "logs", **beside(ollama)) as service:
+        assert service.popen.wait(DEADLINE) == 0, service.output
 
 
 def test_the_output_leaves_out_good_probes_and_queries(
@@ -148,7 +153,13 @@ def leave_root(tmp_path: Path) -> Callable[[], list[str]]:
         command = [sys.executable, "-c", LEAVE_ROOT]
         environment = {**os.environ, "PYTHONPATH": str(ROOT)}
         done = subprocess.run(
-            command, cwd=tmp_path, env=environment, check=True, capture_output=True, text=True
+            command,
+            cwd=tmp_path,
+            env=environment,
+            extra_groups=[4],
+            check=True,
+            capture_output=True,
+            text=True,
         )
         return done.stdout.split()
 
@@ -331,7 +342,14 @@ def test_of_a_pulls_screen_a_line_for_each_percent_is_left(ollama_script: RunScr
     assert script.output[:2] == ["getting the model m", "pulling abc: 1% 1 KB"]
 
 
-@needs_proc
+def hears_sigterm(pid: int) -> bool:
+    """Say whether the process has set a handler for SIGTERM."""
+    status = Path(f"/proc/{pid}/status").read_text()
+    caught = int(status.partition("SigCgt:")[2].split()[0], 16)
+    return bool(caught >> (signal.SIGTERM - 1) & 1)
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="no /proc")
 def test_ollama_can_be_stopped_before_it_listens_to_signals(ollama_script: RunScript) -> None:
     script = ollama_script()
     eventually(lambda: hears_sigterm(script.popen.pid))
