@@ -35,7 +35,7 @@ get_model() {
 }
 
 # not `exec ollama serve`: a stop in its first moments, before it listens to signals, ends in 0 too
-trap 'kill $(jobs -p); wait; exit 0' TERM INT
+trap 'kill $(jobs -p) 2>/dev/null; wait; exit 0' TERM INT
 get_model &
 # to stdout it writes its access log: a line for every health check
 ollama serve >/dev/null &
