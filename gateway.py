@@ -12,10 +12,10 @@ import gzip
 import io
 import sys
 import zlib
-from collections.abc import AsyncGenerator, AsyncIterator, Iterable
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable
 from contextlib import aclosing
 from dataclasses import replace
-from typing import Annotated
+from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, HTTPException, Request, Response
 from pydantic_core import from_json, to_json
@@ -60,7 +60,11 @@ PASSED_ON = {
         "/v1/messages/count_tokens",
     ),
 }
-UNPACKERS = {"gzip": gzip.open, "x-gzip": gzip.open, "zstd": zstd.open}
+UNPACKERS: dict[str, Callable[[io.BytesIO], Any]] = {
+    "gzip": gzip.open,
+    "x-gzip": gzip.open,
+    "zstd": zstd.open,
+}
 UNPACK_ERRORS = (EOFError, OSError, zlib.error, zstd.ZstdError)
 
 router = APIRouter(

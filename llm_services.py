@@ -254,13 +254,12 @@ class OllamaLLMService(LLMService):
 
     def _unreachable(self, reason: str) -> ServiceUnreachableError:
         return ServiceUnreachableError(
-            f"Ollama is out of reach at {self.url}: {reason}; start it with `ollama serve`, "
-            "or set MINIVAULT_OLLAMA_BASE_URL"
+            f"Ollama is out of reach at {self.url}: {reason}; start it with "
+            f"`{self._settings.ollama_start}`, or set MINIVAULT_OLLAMA_BASE_URL"
         )
 
-    @staticmethod
-    def _missing(model: str) -> str:
-        return f"model '{model}' is not there; get it with `ollama pull {model}`"
+    def _missing(self, model: str) -> str:
+        return f"model '{model}' is not there; get it with `{self._settings.ollama_pull} {model}`"
 
     def _timeout(self, answer: OllamaAnswer | None) -> TokenTimeoutError:
         if answer and answer.has_token:

@@ -56,6 +56,7 @@ def ollama_url(value: str) -> str:
         port = url.port or (DEFAULT_PORTS[scheme] if separator else OLLAMA_PORT)
         if port > MAX_PORT or re.search(r"[\s?#]", rest):
             raise ValueError
+        url.host.encode("idna")  # what no resolver takes raises here
         host = THIS_MACHINE.get(url.host, url.host)
         return str(url.copy_with(host=host, port=port)).rstrip("/")
     except (httpx.InvalidURL, KeyError, ValueError) as exc:
@@ -121,6 +122,8 @@ class Settings(BaseSettings):
         description="where Ollama listens",
     )
     ollama_model: str = Field("tinyllama", description="the model where a request names none")
+    ollama_start: str = Field("ollama serve", description="the command that starts Ollama there")
+    ollama_pull: str = Field("ollama pull", description="the command that gets a model there")
     connect_timeout: Seconds = Field(5, description="seconds to reach Ollama")
     first_token_timeout: Seconds = Field(
         300, description="seconds to the first token, model load included"
