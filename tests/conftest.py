@@ -153,12 +153,12 @@ def minivault(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Way]:
     """A way through MiniVault that a module's tests share: to start and stop one takes a while."""
     with pytest.MonkeyPatch.context() as patch, OllamaStandIn() as stand_in:
         clear_environment(patch)
-        settings = Settings(
-            llm_service="ollama",
-            ollama_base_url=stand_in.url,
-            log_dir=tmp_path_factory.mktemp("minivault") / "logs",
-        )
-        with Service(settings).running() as service:
+        settings: dict[str, Any] = {
+            "llm_service": "ollama",
+            "ollama_base_url": stand_in.url,
+            "log_dir": tmp_path_factory.mktemp("minivault") / "logs",
+        }
+        with Service(Settings(**settings)).running() as service:
             yield Way(service.url, stand_in, service)
 
 

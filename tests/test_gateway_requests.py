@@ -60,14 +60,15 @@ def test_packed_body_goes_on_packed_and_is_recorded_unpacked(
 
 
 def bomb(encoding: str) -> bytes:
-    """Return a small body that unpacks to 512 MB of JSON."""
-    packer: Any = zlib.compressobj(9, zlib.DEFLATED, 31)
+    """Return a small body that unpacks to 160 MB of JSON."""
+    packer: Any = zlib.compressobj(1, zlib.DEFLATED, 31)
     if encoding == "zstd":
         packer = zstandard.ZstdCompressor().compressobj()
     packed: bytes = packer.compress(b'{"model": "tinyllama", "input": "')
-    for _ in range(512):
+    for _ in range(160):
         packed += packer.compress(b"x" * 1_000_000)
-    return packed + packer.compress(b'"}') + packer.flush()
+    packed += packer.compress(b'"}') + packer.flush()
+    return packed
 
 
 @needs_gateway
@@ -82,7 +83,7 @@ def test_a_bomb_is_passed_on_and_not_unpacked_whole(through: Way, encoding: str)
     assert through.ollama.requests[0].content == packed
     assert through.service and through.service.entry()["status"] == "error"
     grown = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
-    assert grown < 250_000, f"{grown} kB more memory for a body of {len(packed)} bytes"
+    assert grown < 100_000, f"{grown} kB more memory for a body of {len(packed)} bytes"
 
 
 NOT_JSON = [b'{"model":', b"", b"\xff\xfe\x00", b"[" * 100_000, b'{"model": NaN, "x": "\\ud800"']
@@ -174,7 +175,7 @@ def names(head: bytes) -> set[str]:
 @pytest.mark.parametrize("path", [*PATHS, "/api/show"])
 def test_headers_of_the_hop_stay_and_all_others_go_on(through: Way, path: str) -> None:
     request = post(path, ask(path) if path in PATHS else {}, *STAYS, *GOES)
-    request = request.replace(b"Connection: close", b"Connection: close, X-Hop, Upgrade")
+    request = request.replace(b"Connection: close", b"Connection: close, X-Hop")
     assert send(through.url, request).status == 200
     (talk,) = through.ollama.requests
     got = names(talk.head)

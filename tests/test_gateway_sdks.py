@@ -8,9 +8,9 @@ import ollama as ollama_sdk
 import openai
 import pytest
 
-from tests.conftest import DEADLINE, Way
+from tests.conftest import DEADLINE, Serve, Way, needs_gateway
 from tests.ollama_protocols import CALLS, TEXT
-from tests.ollama_stand_in import begin, hang, killed
+from tests.ollama_stand_in import OllamaStandIn, begin, hang, killed
 from tests.sdk_calls import (
     ASIDE,
     CASES,
@@ -130,6 +130,37 @@ def test_half_an_answer_ends_as_it_does_without_us(way: Way, name: str) -> None:
     if way.service:
         assert way.service.entry()["status"] == "error"
     assert got == outcome(way.ollama.url)
+
+
+OWN: dict[str, type[Exception]] = {
+    "generate": ollama_sdk.ResponseError,
+    "chat": ollama_sdk.ResponseError,
+    "chat completion": openai.APIError,
+    "completion": openai.APIError,
+    "response": openai.APIError,
+    "message": anthropic.APIStatusError,
+}
+
+
+@needs_gateway
+def test_a_time_out_in_mid_stream_is_the_sdks_own_exception(
+    serve: Serve, ollama: OllamaStandIn
+) -> None:
+    service = serve(llm_service="ollama", ollama_base_url=ollama.url, idle_timeout=0.2)
+    ollama.answer = begin(6, end=hang)
+    for name, kind in OWN.items():
+        with pytest.raises(kind, match="MINIVAULT_IDLE_TIMEOUT"):
+            run(CASES[f"{name}, streamed"], service.url)
+
+
+@needs_gateway
+def test_a_wrong_key_is_the_sdks_own_exception(serve: Serve, ollama: OllamaStandIn) -> None:
+    service = serve(llm_service="ollama", ollama_base_url=ollama.url, api_key="another")
+    kinds = {"chat": ollama_sdk.ResponseError, "message": anthropic.AuthenticationError}
+    for name, kind in {**kinds, "response": openai.AuthenticationError}.items():
+        with pytest.raises(kind, match="MINIVAULT_API_KEY"):
+            run(CASES[name], service.url)
+    assert ollama.requests == []
 
 
 def test_openais_request_id_is_the_entrys(way: Way) -> None:

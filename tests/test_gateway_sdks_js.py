@@ -24,7 +24,8 @@ def sdks(pytestconfig: pytest.Config) -> Path:
     """The folder of the SDKs in pytest's cache; npm fills it the first time."""
     if not (shutil.which("node") and shutil.which("npm")):
         pytest.skip("node and npm are not there")
-    folder = pytestconfig.cache.mkdir("javascript-sdks")  # type: ignore[union-attr]
+    assert pytestconfig.cache
+    folder = pytestconfig.cache.mkdir("javascript-sdks")
     done = folder / "-".join(PACKAGES).replace("@", "-")
     if not done.exists():
         command = ["npm", "install", "--no-audit", "--no-fund", "--prefix", str(folder), *PACKAGES]

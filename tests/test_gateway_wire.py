@@ -4,7 +4,6 @@ import json
 import random
 import socket
 import struct
-from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 
@@ -28,7 +27,6 @@ from tests.ollama_wires import EVENTS, JSON, LINES, OTHERS, Wire, answer_to
 from tests.test_logger import SlowDisk
 from tests.ways import (
     PATHS,
-    Answer,
     ask,
     check_entries,
     connect,
@@ -37,7 +35,9 @@ from tests.ways import (
     parse,
     post,
     read_all,
+    receive,
     send,
+    send_all,
     with_headers,
 )
 
@@ -108,12 +108,6 @@ def cuts(size: int) -> list[int]:
     return sorted({*range(1, size, size // 20), *range(size - 24, size)})
 
 
-def send_all(url: str, requests: list[bytes]) -> list[Answer]:
-    """Send requests, some at a time."""
-    with ThreadPoolExecutor(8) as pool:
-        return list(pool.map(partial(send, url), requests))
-
-
 @needs_gateway
 @pytest.mark.parametrize("path", PATHS)
 def test_a_cut_anywhere_changes_neither_the_answer_nor_the_entry(through: Way, path: str) -> None:
@@ -132,10 +126,23 @@ def test_a_cut_anywhere_changes_neither_the_answer_nor_the_entry(through: Way, p
         check_entries(through, len(places))
 
 
-def expected_status(name: str, raw: bytes) -> str:
+ENDS = (b'"done":true', b"data: [DONE]", b"event: response.completed", b"event: message_stop")
+
+
+def expected_status(raw: bytes) -> str:
     """Return what the entry of a recording has to say."""
-    failed = ("kill", "sigterm", "foreign", "malformed", "unknown", "err-", "invalid", "503")
-    return "error" if any(word in name for word in failed) or b"200 OK" not in raw else "ok"
+    is_stream = b"application/x-ndjson" in raw or b"text/event-stream" in raw
+    is_whole = not is_stream or any(end in raw for end in ENDS)
+    return "ok" if raw.startswith(b"HTTP/1.1 200") and is_whole else "error"
+
+
+def recorded_request(name: str) -> bytes:
+    """Return the bytes that were sent; some are kept with plain line ends in their heads."""
+    request = (RECORDINGS / f"{name}.request").read_bytes()
+    if b"\r\n" in request:
+        return request
+    head, body = request.split(b"\n\n", 1)
+    return head.replace(b"\n", b"\r\n") + b"\r\n\r\n" + body
 
 
 @needs_gateway
@@ -149,9 +156,9 @@ def test_recordings_of_a_real_ollama_pass_unchanged(through: Way) -> None:
     through.ollama.answer = answer
     through.ollama.models = []
     for name in sorted(raw.keys() - set(REFUSED_HERE)):
-        request = (RECORDINGS / f"{name}.request").read_bytes()
-        if request.startswith(b"GET /api/tags"):
-            continue  # the stand-in answers this one itself
+        request = recorded_request(name)
+        if "tags" in name or "root" in name:
+            continue  # the stand-in, or MiniVault, may answer these itself
         close = [] if b"Connection: close" in request else ["Connection: close"]
         places = random.Random(name).sample(range(1, len(raw[name])), 5)
         requests = [
@@ -165,7 +172,7 @@ def test_recordings_of_a_real_ollama_pass_unchanged(through: Way) -> None:
             service = through.service
             entries = eventually(lambda: service.entries[before:])
             assert len(entries) == 5
-            assert {entry["status"] for entry in entries} == {expected_status(name, raw[name])}
+            assert {entry["status"] for entry in entries} == {expected_status(raw[name])}
 
 
 REAL = [piece for path, body in GENERATIONS for piece in real(path, body).pieces]
@@ -205,16 +212,6 @@ def test_any_bytes_come_out_unchanged_and_in_order(
     request = post(path, ask(path, stream=True))
     assert send(through.url, request) == parse("POST", b"".join(wire.encode()))
     assert through.service and len(through.service.entries) == 1
-
-
-def receive(connection: socket.socket, end: bytes) -> bytes:
-    """Read until these bytes are there."""
-    data = b""
-    while end not in data:
-        piece = connection.recv(65536)
-        assert piece, f"it ended before {end!r}"
-        data += piece
-    return data
 
 
 @pytest.mark.parametrize("path", PATHS)

@@ -7,7 +7,9 @@ with what the stand-in was asked and what it answered.
 import json
 import socket
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import h11
@@ -175,12 +177,22 @@ def post(path: str, body: Body, *headers: str) -> bytes:
 
 def read_all(connection: socket.socket) -> bytes:
     """Read until the other side closes or breaks the connection."""
-    data = b""
+    pieces = []
     try:
-        while piece := connection.recv(65536):
-            data += piece
+        while piece := connection.recv(2**20):
+            pieces.append(piece)
     except ConnectionResetError:
         pass
+    return b"".join(pieces)
+
+
+def receive(connection: socket.socket, end: bytes) -> bytes:
+    """Read until these bytes are there."""
+    data = b""
+    while end not in data:
+        piece = connection.recv(65536)
+        assert piece, f"it ended before {end!r}"
+        data += piece
     return data
 
 
@@ -200,6 +212,12 @@ def exchange(url: str, request: bytes) -> bytes:
 def send(url: str, request: bytes) -> Answer:
     """Send a request and return its answer."""
     return parse(request.split(b" ", 1)[0].decode(), exchange(url, request))
+
+
+def send_all(url: str, requests: list[bytes]) -> list[Answer]:
+    """Send requests, some at a time."""
+    with ThreadPoolExecutor(8) as pool:
+        return list(pool.map(partial(send, url), requests))
 
 
 def shaped(path: str, content: bytes) -> str:

@@ -1,0 +1,80 @@
+"""The gateway in a process of its own, stopped and killed while it answers on every protocol."""
+
+import signal
+import threading
+from pathlib import Path
+
+from tests.conftest import DEADLINE, eventually, needs_gateway, read_log
+from tests.ollama_stand_in import OllamaStandIn, begin, hang, like_ollama
+from tests.processes import GRACE, UVICORN, process
+from tests.ways import PATHS, ask, connect, parse, post, read_all, receive, send
+
+BEGUN = 7  # pieces: some text of every protocol is among them
+
+
+def environment(ollama: OllamaStandIn) -> dict[str, str]:
+    """Return the environment of a service in front of the stand-in."""
+    return {"MINIVAULT_LLM_SERVICE": "ollama", "MINIVAULT_OLLAMA_BASE_URL": ollama.url}
+
+
+@needs_gateway
+def test_a_stop_cancels_and_logs_the_streams_of_every_protocol(
+    ollama: OllamaStandIn, tmp_path: Path
+) -> None:
+    ollama.answer = begin(BEGUN, end=hang)
+    with process(UVICORN + GRACE, tmp_path / "logs", **environment(ollama)) as service:
+        connections = [connect(service.url) for _ in PATHS]
+        got = []
+        for path, connection in zip(PATHS, connections, strict=True):
+            connection.sendall(post(path, ask(path, stream=True)))
+            got.append(receive(connection, b"HTTP/1.1 200 OK\r\n"))
+        assert service.stop(signal.SIGTERM) == 0, service.output
+        for connection, data in zip(connections, got, strict=True):
+            answer = parse("POST", data + read_all(connection))
+            connection.close()
+            assert answer.status == 200 and not answer.is_whole
+        entries = read_log(service.log_dir)
+        assert sorted(entry["endpoint"] for entry in entries) == sorted(PATHS)
+        assert {entry["status"] for entry in entries} == {"cancelled"}
+        assert all(entry["response"] for entry in entries)
+        assert "Traceback" not in service.output, service.output
+
+
+class Load(threading.Thread):
+    """A client that asks on one path until the service is gone, and the answers that were whole."""
+
+    def __init__(self, url: str, path: str) -> None:
+        super().__init__()
+        self._url, self._path = url, path
+        self.whole: list[str | None] = []
+        self.start()
+
+    def run(self) -> None:
+        streams = 0
+        while True:
+            body = ask(self._path, stream=bool(streams % 2))
+            try:
+                answer = send(self._url, post(self._path, body))
+            except (OSError, AssertionError):
+                return
+            if not answer.is_whole:
+                return
+            assert answer.status == 200
+            self.whole.append(answer.request_id)
+            streams += 1
+
+
+@needs_gateway
+def test_a_kill_loses_no_answer_that_a_client_received(
+    ollama: OllamaStandIn, tmp_path: Path
+) -> None:
+    ollama.answer = like_ollama
+    with process(UVICORN, tmp_path / "logs", **environment(ollama)) as service:
+        loads = [Load(service.url, path) for path in PATHS]
+        eventually(lambda: all(len(load.whole) > 3 for load in loads))
+        service.stop(signal.SIGKILL)
+        for load in loads:
+            load.join(DEADLINE)
+    ids = [entry["id"] for entry in read_log(tmp_path / "logs")]
+    assert len(set(ids)) == len(ids)
+    assert {request_id for load in loads for request_id in load.whole} <= set(ids)
