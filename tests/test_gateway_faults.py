@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import resource
 import threading
 from functools import partial
 from itertools import product
@@ -25,7 +26,7 @@ from tests.ollama_stand_in import (
     killed,
     like_ollama,
 )
-from tests.ollama_wires import Wire, dying, generation
+from tests.ollama_wires import EVENTS, LINES, Wire, dying, generation
 from tests.processes import free_port
 from tests.ways import (
     PATHS,
@@ -145,22 +146,29 @@ def test_a_stream_that_hangs_ends_with_an_error_and_unfinished(
 
 
 @needs_gateway
-@pytest.mark.parametrize("path", ["/api/chat", "/v1/messages"])
-def test_an_endless_line_is_passed_on_and_never_kept_whole(through: Way, path: str) -> None:
-    size, pieces = 1_000_000, 16
-    kind = "application/x-ndjson" if path.startswith("/api/") else "text/event-stream"
-    wire = Wire(200, kind, (b"x" * size,) * pieces, is_chunked=True)
+@pytest.mark.parametrize(("path", "kind"), [("/api/chat", LINES), ("/v1/messages", EVENTS)])
+def test_an_endless_line_is_passed_on_and_never_kept_whole(
+    through: Way, path: str, kind: str
+) -> None:
+    head, piece, end = Wire(200, kind, (b"~" * 1_000_000,), is_chunked=True).encode()
+    count = 256
 
     async def answer(talk: Conversation) -> None:
-        for data in wire.encode():
-            await talk.raw(data)
+        await talk.raw(head)
+        for _ in range(count):
+            await talk.raw(piece)
+        await talk.raw(end)
 
     through.ollama.answer = answer
-    got = send(through.url, post(path, ask(path, stream=True)))
-    assert got.is_whole and len(got.body) == size * pieces
-    assert through.service
-    entry = through.service.entry()
-    assert entry["status"] == "error" and len(json.dumps(entry)) < 3_000_000
+    before, got = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, 0
+    with connect(through.url) as connection:
+        connection.sendall(post(path, ask(path, stream=True)))
+        while data := connection.recv(2**20):
+            got += data.count(b"~")
+    assert got == 1_000_000 * count
+    grown = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
+    assert grown < 160_000, f"{grown} kB more memory for one line"
+    assert through.service and through.service.entry()["status"] == "error"
 
 
 @needs_gateway
