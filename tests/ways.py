@@ -8,8 +8,10 @@ import json
 import socket
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import h11
@@ -235,3 +237,22 @@ def shaped(path: str, content: bytes) -> str:
         words = known["error"]["message"]
     assert isinstance(words, str)
     return words
+
+
+@contextmanager
+def at_most_more_memory(kilobytes: int) -> Iterator[None]:
+    """Fail where this process needs more than that at any moment of the block, if Linux tells."""
+    clear, status = Path("/proc/self/clear_refs"), Path("/proc/self/status")
+    if not clear.exists():
+        yield
+        return
+    clear.write_text("5")  # the peak begins anew at what is used now
+    before = peak(status)
+    yield
+    assert peak(status) - before <= kilobytes
+
+
+def peak(status: Path) -> int:
+    """Return the most memory that a process has had, in kB."""
+    (line,) = (line for line in status.read_text().splitlines() if line.startswith("VmHWM:"))
+    return int(line.split()[1])
