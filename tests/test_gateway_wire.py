@@ -105,7 +105,7 @@ def cuts(size: int) -> list[int]:
     """Return where to cut so many bytes in two: everywhere where they are few."""
     if size < 260:
         return list(range(1, size))
-    return sorted({*range(1, size, size // 20), *range(size - 24, size)})
+    return sorted({*range(1, size, size // 12), *range(size - 16, size)})
 
 
 @needs_gateway
