@@ -23,7 +23,6 @@ ROOT = Path(__file__).parent.parent
 KUBERNETES = ROOT / "deploy" / "kubernetes"
 OVERLAYS = sorted(path.name for path in (KUBERNETES / "overlays").iterdir())
 OLDEST, NEWEST = "1.33", "1.37"
-TO_COME = {"MINIVAULT_LOG_KEY", "MINIVAULT_LOG_RETENTION_DAYS"}
 VECTOR_GRACE_SECONDS = 60  # its --graceful-shutdown-limit-secs
 
 # of Checkov's rules, those that are not followed
@@ -201,7 +200,7 @@ def test_what_is_referred_to_by_name_is_there(name: str) -> None:
 def test_every_setting_is_one_and_the_keys_come_from_the_secret(name: str) -> None:
     variables = environment(minivault_pod(build(name))["containers"][0])
     settings = {PREFIX + field.upper() for field in Settings.model_fields}
-    assert {variable for variable in variables if variable.startswith(PREFIX)} <= settings | TO_COME
+    assert {variable for variable in variables if variable.startswith(PREFIX)} <= settings
     for key in ("MINIVAULT_API_KEY", "MINIVAULT_LOG_KEY"):
         assert variables[key]["valueFrom"] == {"secretKeyRef": {"name": "minivault", "key": key}}
 
@@ -303,7 +302,7 @@ def test_what_the_readme_tells_to_write_builds(tmp_path: Path) -> None:
     assert "qwen3:8b" in values(objects, "MINIVAULT_OLLAMA_MODEL")
 
 
-def test_a_model_is_pulled_once(tmp_path: Path) -> None:
+def test_a_model_is_pulled_once_and_no_torn_part_is_in_its_way(tmp_path: Path) -> None:
     """The script of the pod that pulls, with a stand-in of Ollama's program beside it."""
     pull = one(build("base"), "StatefulSet", "ollama")["spec"]["template"]["spec"]
     script = pull["initContainers"][0]["args"][0]
@@ -319,13 +318,22 @@ def test_a_model_is_pulled_once(tmp_path: Path) -> None:
         "esac\n"
     )
     program.chmod(0o755)
+    blobs = tmp_path / ".ollama" / "models" / "blobs"
+    blobs.mkdir(parents=True)
+    for part, content in {
+        "torn-partial": "x",
+        "torn-partial-0": "",
+        "whole-partial-0": "{}",
+    }.items():
+        (blobs / part).write_text(content)
     for _ in range(2):
         path = f"{tmp_path}:{os.environ['PATH']}"
         subprocess.run(
             ["timeout", "60", "bash", "-c", f"{script}\nstatus=$?; kill %1; exit $status"],
             cwd=tmp_path,
-            env={"PATH": path, "MODEL": "tinyllama"},
+            env={"PATH": path, "MODEL": "tinyllama", "HOME": str(tmp_path)},
             check=True,
         )
     calls = (tmp_path / "calls").read_text().splitlines()
     assert calls.count("pull tinyllama") == 1
+    assert [path.name for path in blobs.iterdir()] == ["whole-partial-0"]
