@@ -1,115 +1,151 @@
-"""The cases of the benchmark: which load goes to which servers, and how often."""
+"""The cases of the benchmark: which load goes to which servers, and what it costs them."""
 
-import dataclasses
-import time
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, ExitStack, contextmanager
-from dataclasses import dataclass, field
+import json
+import statistics
+import subprocess
+import sys
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
-from measure import Load, Sample, Say, measure, rounds
-from processes import resident_bytes
-from servers import Starter, Target, litellm_folder, litellm_program, nginx_program
+from linux import cpu_seconds, memory_growth
+from load import Job
+from servers import LITELLM, MINIVAULT, NGINX, OBVIOUS, OLLAMA, WITHOUT_LOG
+from servers import Server, Starter, nginx_program, question
 
-STRAIGHT, NGINX, MINIVAULT = "straight to Ollama", "nginx", "MiniVault"
-LOG_OFF, SSE, NDJSON = "MiniVault, log off", "MiniVault, SSE", "MiniVault, NDJSON"
-OBVIOUS, LITELLM = "the obvious way", "LiteLLM"
+LOAD_PROGRAM = str(Path(__file__).parent / "load.py")
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Way:
+    """A server and how it is asked."""
+
+    name: str
+    server: str
+    path: str
+    accept: str = "*/*"
+    rounds: int = 99
+    """At most so many, as a slow one takes long over each."""
+
+
+CHAT, COMPLETIONS = "/api/chat", "/v1/chat/completions"
+STREAM = Way("MiniVault /stream", MINIVAULT, "/stream")
+SSE = Way("MiniVault /stream, SSE", MINIVAULT, "/stream", "text/event-stream")
+NDJSON = Way("MiniVault /stream, NDJSON", MINIVAULT, "/stream", "application/x-ndjson")
+LOG_OFF = Way("MiniVault /stream, log off", WITHOUT_LOG, "/stream")
+GENERATE = Way("MiniVault /generate", MINIVAULT, "/generate")
+VAULT_CHAT = Way(f"MiniVault {CHAT}", MINIVAULT, CHAT)
+VAULT_COMPLETIONS = Way(f"MiniVault {COMPLETIONS}", MINIVAULT, COMPLETIONS)
+PROXY = Way("nginx /api/generate", NGINX, "/api/generate")
+PROXY_CHAT = Way(f"nginx {CHAT}", NGINX, CHAT)
+PROXY_COMPLETIONS = Way(f"nginx {COMPLETIONS}", NGINX, COMPLETIONS)
+OBVIOUS_STREAM = Way("the obvious way /stream", OBVIOUS, "/stream", rounds=2)
+OBVIOUS_GENERATE = Way("the obvious way /generate", OBVIOUS, "/generate", rounds=2)
+LITE = Way(f"LiteLLM {COMPLETIONS}", LITELLM, COMPLETIONS, rounds=2)
+STRAIGHT = Way("Ollama /api/generate", OLLAMA, "/api/generate")
+STRAIGHT_CHAT = Way(f"Ollama {CHAT}", OLLAMA, CHAT)
+
+
+@dataclass(frozen=True)
+class Load:
+    """What is asked for."""
+
+    streams: int
+    tokens: int
+    pace: int = 0
+    """Tokens per second and stream; 0 is as fast as it goes."""
+    opening: float = 0
+    """Seconds over which the streams are opened."""
+    repeat: int = 1
+    stream: bool = True
+    image: int = 0
+    """The size of an image that each request carries, in bytes; a fine stream is read beside it."""
+
+    def quick(self) -> "Load":
+        """Return a quarter of it."""
+        return replace(self, tokens=max(self.tokens // 4, 2), repeat=-(-self.repeat // 4))
 
 
 @dataclass(frozen=True)
 class Case:
-    """One load, put on several servers in turn."""
+    """One load, put on several servers in turn; they are started anew for it."""
 
-    key: str
+    name: str
     load: Load
-    targets: tuple[str, ...]
-    rounds: int
-    quick_tokens: int
-    quick_rounds: int = 1
-    quick_repeat: int = 1
-    not_quick: tuple[str, ...] = ()
-    """Servers that a quick look leaves out here, since they take long over it."""
+    ways: tuple[Way, ...]
+    rounds: int = 3
 
 
-CASES = (
-    Case(
-        "100 streams × 40 tokens/s",
-        Load(100, tokens=200, pace=40, opening=1),
-        (NGINX, MINIVAULT, SSE, NDJSON, OBVIOUS, LITELLM),
-        rounds=5,
-        quick_tokens=60,
-        quick_rounds=2,
+PACED = Case(
+    "100 streams × 40 tokens/s",
+    Load(100, tokens=200, pace=40, opening=1),
+    (
+        *(PROXY, PROXY_CHAT, PROXY_COMPLETIONS, VAULT_CHAT, VAULT_COMPLETIONS),
+        *(STREAM, SSE, NDJSON, LOG_OFF, OBVIOUS_STREAM, LITE),
     ),
-    Case(  # more rounds: the difference is smaller than that between two rounds
-        "100 streams × 40 tokens/s, the log on and off",
-        Load(100, tokens=200, pace=40, opening=1),
-        (MINIVAULT, LOG_OFF),
-        rounds=10,
-        quick_tokens=60,
-        quick_rounds=3,
-    ),
-    Case(
-        "200 streams × 50 tokens/s",
-        Load(200, tokens=200, pace=50, opening=1),
-        (NGINX, MINIVAULT, OBVIOUS, LITELLM),
-        rounds=3,
-        quick_tokens=100,
-        not_quick=(OBVIOUS, LITELLM),
-    ),
-    Case(
-        "200 streams × 50 tokens/s, opened at the same moment",
-        Load(200, tokens=200, pace=50),
-        (NGINX, MINIVAULT),
-        rounds=3,
-        quick_tokens=100,
-    ),
-    Case(
-        "32 streams as fast as Ollama can",
-        Load(32, tokens=1500),
-        (NGINX, MINIVAULT, OBVIOUS, LITELLM),
-        rounds=3,
-        quick_tokens=300,
-    ),
-    Case(
-        "/generate, 32 at a time",
-        Load(32, tokens=200, repeat=10, stream=False),
-        (MINIVAULT, OBVIOUS, LITELLM),
-        rounds=3,
-        quick_tokens=200,
-        quick_repeat=3,
-    ),
-    Case(
-        "/generate, one at a time",
-        Load(1, tokens=200, repeat=200, stream=False),
-        (STRAIGHT, MINIVAULT),
-        rounds=5,
-        quick_tokens=200,
-        quick_rounds=2,
-        quick_repeat=50,
-    ),
+    rounds=4,
 )
-MANY = Load(1000, tokens=50, pace=5, opening=2)
-QUICK_MANY = Load(1000, tokens=15, pace=5, opening=2)
+CROWD = Case(
+    "200 streams × 50 tokens/s", Load(200, tokens=200, pace=50, opening=1), (PROXY, STREAM)
+)
+RUSH = Case(
+    "200 streams × 50 tokens/s, opened at once", Load(200, tokens=200, pace=50), (PROXY, STREAM)
+)
+MANY = Case(
+    "1,000 streams × 5 tokens/s", Load(1000, tokens=50, pace=5, opening=2), (STREAM,), rounds=2
+)
+FAST = Case(
+    "32 streams as fast as Ollama can", Load(32, tokens=1500), (PROXY, STREAM, OBVIOUS_STREAM)
+)
+LONG = Case(
+    "answers of 100,000 tokens, 4 at a time",
+    Load(4, tokens=100_000),
+    (STREAM, VAULT_CHAT, VAULT_COMPLETIONS),
+)
+SHORT = Case("answers of 1,000 tokens, 4 at a time", Load(4, tokens=1000, repeat=100), LONG.ways)
+IMAGE = Case(
+    "an image of 10 MiB, one at a time",
+    Load(1, tokens=20, repeat=12, image=10 << 20),
+    (STRAIGHT_CHAT, PROXY_CHAT, VAULT_CHAT),
+)
+WHOLE = Case(
+    "/generate of 200 tokens, 32 at a time",
+    Load(32, tokens=200, repeat=8, stream=False),
+    (GENERATE, OBVIOUS_GENERATE, LITE),
+)
+SINGLE = Case(
+    "/generate of 200 tokens, one at a time",
+    Load(1, tokens=200, repeat=200, stream=False),
+    (STRAIGHT, GENERATE),
+    rounds=5,
+)
+CASES = (PACED, CROWD, RUSH, MANY, FAST, LONG, SHORT, IMAGE, WHOLE, SINGLE)
 WARM_UP = Load(20, tokens=20)
-QUIET_SECONDS = 5
+BESIDE = Load(1, tokens=100_000, pace=500)
 
 
 @dataclass(frozen=True)
-class Memory:
-    """A wave of 1,000 streams: what MiniVault held before it, at most, and some seconds after."""
+class Sample:
+    """What came of a load; times in milliseconds."""
 
-    before: int
-    peak: int
-    after: int
+    cpu_us_per_token: float
+    tokens_per_second: float
+    answers_per_second: float
+    first_ms: float
+    first_p99_ms: float
+    total_ms: float
+    longest_gap_ms: float
+    kib_per_stream: float
+    answers: int
     failures: dict[str, int]
 
     @property
-    def kib_per_stream(self) -> float:
-        return (self.peak - self.before) / MANY.streams / 1024
-
-    @property
-    def kib_per_stream_kept(self) -> float:
-        return (self.after - self.before) / MANY.streams / 1024
+    def failed(self) -> int:
+        """How many streams failed."""
+        return sum(self.failures.values())
 
 
 @dataclass
@@ -117,91 +153,111 @@ class Results:
     """All that was measured."""
 
     samples: dict[str, dict[str, list[Sample]]] = field(default_factory=dict)
-    memory: list[Memory] = field(default_factory=list)
-    """Of a fresh process; a second wave tells whether what the first one left is used again."""
+    """By case and way, one for each round."""
+    skipped: list[str] = field(default_factory=list)
     start_seconds: dict[str, list[float]] = field(default_factory=dict)
+    """From the start of a server to its first answer."""
+
+
+def percentile(values: Sequence[float], percent: int) -> float:
+    """Return a percentile, NaN of nothing."""
+    if len(values) < 2:
+        return values[0] if values else float("nan")
+    return statistics.quantiles(values, n=100, method="inclusive")[percent - 1]
+
+
+def request(way: Way, port: int, load: Load) -> str:
+    """Return the HTTP request, head and body."""
+    body = question(way.path, load.tokens, load.pace, stream=load.stream, image=load.image)
+    return (
+        f"POST {way.path} HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\nAccept: {way.accept}\r\n"
+        f"Content-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n{body}"
+    )
+
+
+def measure(way: Way, server: Server, load: Load) -> Sample:
+    """Put the load on the server, by a client in a process of its own."""
+    job = Job(
+        port=server.port,
+        request=request(way, server.port, load),
+        tokens=load.tokens,
+        streams=load.streams,
+        opening=load.opening,
+        repeat=load.repeat,
+        beside=request(way, server.port, BESIDE) if load.image else "",
+    )
+    cpu, grown = cpu_seconds(server.pid), memory_growth(server.pid)
+    done = subprocess.run(
+        [sys.executable, LOAD_PROGRAM],
+        input=json.dumps(asdict(job)),
+        stdout=subprocess.PIPE,
+        text=True,
+        check=True,
+        timeout=2 * job.limit,
+    )
+    cpu = cpu_seconds(server.pid) - cpu
+    report: dict[str, Any] = json.loads(done.stdout)
+    return Sample(
+        cpu_us_per_token=cpu * 1e6 / (report["tokens"] or float("nan")),
+        tokens_per_second=report["tokens"] / report["seconds"],
+        answers_per_second=len(report["total_ms"]) / report["seconds"],
+        first_ms=percentile(report["first_ms"], 50),
+        first_p99_ms=percentile(report["first_ms"], 99),
+        total_ms=percentile(report["total_ms"], 50),
+        longest_gap_ms=report["longest_gap_ms"],
+        kib_per_stream=grown() / load.streams / 1024,
+        answers=len(report["total_ms"]),
+        failures=report["failures"],
+    )
 
 
 class Benchmark:
-    """Runs all cases and keeps what they bring in `results`."""
+    """Runs cases and keeps what they bring in `results`."""
 
-    def __init__(self, folder: Path, *, quick: bool, litellm: bool, say: Say) -> None:
+    def __init__(self, starter: Starter, say: Say, *, quick: bool, litellm: bool) -> None:
         self.results = Results()
-        self._quick = quick
+        self._starter = starter
         self._say = say
-        self._starter = Starter(folder)
-        self._litellm: Path | None = None
-        if litellm:
-            say(f"LiteLLM is installed into {litellm_folder()}, where it is not there yet")
-            self._litellm = litellm_program()
+        self._quick = quick
+        here = {LITELLM: litellm, NGINX: bool(nginx_program())}
+        self._absent = {name for name, is_here in here.items() if not is_here}
 
-    def run(self) -> None:
-        """Measure everything; each case's results are there as soon as it is through."""
-        with self._starter.ollama() as straight:
-            self._measure_start()
-            self._measure_memory()
-            with self._targets() as targets:
-                for target in [straight, *targets]:
-                    measure(target, WARM_UP)
-                for case in CASES:
-                    self._measure_case(case, [straight, *targets])
-
-    def _measure_start(self) -> None:
-        self._time_starts(MINIVAULT, self._starter.minivault, 2 if self._quick else 5)
-        if program := self._litellm:
-            count = 1 if self._quick else 2
-            self._time_starts(LITELLM, lambda: self._starter.litellm(program), count)
-
-    def _time_starts(
-        self, name: str, start: Callable[[], AbstractContextManager[Target]], count: int
-    ) -> None:
-        for number in range(count):
-            started = time.monotonic()
-            with start():
-                seconds = time.monotonic() - started
-            self.results.start_seconds.setdefault(name, []).append(seconds)
-            self._say(f"start {number + 1} of {count}: {name}: first answer after {seconds:.2f} s")
-
-    def _measure_memory(self) -> None:
-        with self._starter.minivault() as target:
-            measure(target, WARM_UP)
-            for number in range(1 if self._quick else 2):
-                before = resident_bytes(target.pid)
-                sample = measure(target, QUICK_MANY if self._quick else MANY)
-                time.sleep(QUIET_SECONDS)
-                after = resident_bytes(target.pid)
-                wave = Memory(before, sample.peak_bytes, after, sample.failures)
-                self.results.memory.append(wave)
-                failed = sum(wave.failures.values())
-                self._say(
-                    f"1,000 streams × 5 tokens/s, wave {number + 1}: {failed} failed, "
-                    f"{wave.kib_per_stream:.0f} KiB a stream, {wave.kib_per_stream_kept:.0f} kept"
-                )
-
-    def _measure_case(self, case: Case, targets: list[Target]) -> None:
-        load, count, left_out = case.load, case.rounds, ()
-        if self._quick:
-            load = dataclasses.replace(load, tokens=case.quick_tokens, repeat=case.quick_repeat)
-            count, left_out = case.quick_rounds, case.not_quick
-        chosen = [t for t in targets if t.name in case.targets and t.name not in left_out]
-        self.results.samples[case.key] = rounds(case.key, load, chosen, count, self._say)
-
-    @contextmanager
-    def _targets(self) -> Iterator[list[Target]]:
+    def run(self, case: Case) -> None:
+        """Measure all ways of a case in turn, each round beginning with another one."""
+        load, rounds = (case.load.quick(), 1) if self._quick else (case.load, case.rounds)
+        here = [way for way in case.ways if way.server not in self._absent]
         with ExitStack() as running:
-            start = running.enter_context
-            minivault = start(self._starter.minivault(MINIVAULT))
-            targets = [
-                minivault,
-                start(self._starter.minivault(LOG_OFF, "app_without_log")),
-                dataclasses.replace(minivault, name=SSE, headers={"Accept": "text/event-stream"}),
-                dataclasses.replace(
-                    minivault, name=NDJSON, headers={"Accept": "application/x-ndjson"}
-                ),
-                start(self._starter.obvious()),
-            ]
-            if nginx_program():
-                targets.insert(0, start(self._starter.nginx()))
-            if self._litellm:
-                targets.append(start(self._starter.litellm(self._litellm)))
-            yield targets
+            names = dict.fromkeys(way.server for way in here)
+            servers = {name: self._server(running, name) for name in names}
+            ways = [way for way in here if self._knows(case, way, servers[way.server])]
+            samples = self.results.samples[case.name] = {way.name: [] for way in ways}
+            for number in range(rounds):
+                for way in ways[number % len(ways) :] + ways[: number % len(ways)]:
+                    if number < way.rounds:
+                        sample = measure(way, servers[way.server], load)
+                        samples[way.name].append(sample)
+                        self._say(f"{case.name}, round {number + 1}: {way.name}: {words(sample)}")
+
+    def _server(self, running: ExitStack, name: str) -> Server:
+        if name == OLLAMA:
+            return self._starter.ollama
+        server = running.enter_context(self._starter.running(name))
+        self.results.start_seconds.setdefault(name, []).append(server.start_seconds)
+        return server
+
+    def _knows(self, case: Case, way: Way, server: Server) -> bool:
+        """Warm the way up, and return whether it is there at all."""
+        if "status 404" not in measure(way, server, WARM_UP).failures:
+            return True
+        self.results.skipped.append(f"{case.name}: {way.name}: 404, there is no such path")
+        self._say(f"skipped: {self.results.skipped[-1]}")
+        return False
+
+
+def words(sample: Sample) -> str:
+    """Return a sample as a line of progress."""
+    return (
+        f"{sample.cpu_us_per_token:.1f} µs of CPU per token, "
+        f"{sample.tokens_per_second:,.0f} tokens/s, first token after {sample.first_ms:.1f} ms"
+        + (f", {sample.failed} FAILED ({', '.join(sample.failures)})" if sample.failed else "")
+    )

@@ -3,34 +3,32 @@
 import json
 import os
 from collections.abc import AsyncIterator
-from typing import Any
 
 import httpx
 from fastapi import FastAPI
 from fastapi.responses import StreamingResponse
 from pydantic import BaseModel
 
-URL = os.environ.get("OLLAMA_URL", "http://localhost:11434") + "/api/generate"
+URL = os.environ.get("OLLAMA_HOST", "http://localhost:11434") + "/api/generate"
 
 app = FastAPI()
 
 
 class Prompt(BaseModel):
     prompt: str
-    options: dict[str, Any] = {}
 
 
 @app.post("/generate")
-async def generate(prompt: Prompt):
-    asked = {"model": "tinyllama", "stream": False, **prompt.model_dump()}
+async def generate(prompt: Prompt) -> dict[str, str]:
+    asked = {"model": "tinyllama", "stream": False, "prompt": prompt.prompt}
     async with httpx.AsyncClient(timeout=None) as client:
         response = await client.post(URL, json=asked)
         return {"response": response.json()["response"]}
 
 
 @app.post("/stream")
-async def stream(prompt: Prompt):
-    asked = {"model": "tinyllama", **prompt.model_dump()}
+async def stream(prompt: Prompt) -> StreamingResponse:
+    asked = {"model": "tinyllama", "prompt": prompt.prompt}
 
     async def tokens() -> AsyncIterator[str]:
         async with httpx.AsyncClient(timeout=None) as client:

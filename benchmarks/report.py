@@ -1,4 +1,4 @@
-"""The report of a run: `results.json`, `.md` and `.svg`, with the machine that it ran on."""
+"""The report of a run: the headlines, every figure, the machine; as Markdown and JSON."""
 
 import json
 import os
@@ -6,22 +6,147 @@ import platform
 import statistics
 import subprocess
 import time
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from aims import CROWD, PACED, Rows, failed, spread
-from cases import LITELLM, MINIVAULT, NGINX, OBVIOUS, Results
-from measure import Sample
-from plot import Bar, Panel, plot
-from processes import CORES, PINNED, busy_seconds
-from servers import HERE, ROOT, litellm_folder, nginx_program
+import cases
+from cases import Case, Results, Sample, Way
+from linux import CORES, busy_seconds
+from servers import LITELLM_FOLDER, MINIVAULT, ROOT, nginx_program
 
-FOLDER = HERE / "results"
-PACKAGES = ("fastapi", "starlette", "uvicorn", "uvloop", "httptools", "httpx")
-VERDICTS = {True: "met", False: "**missed**", None: "–"}
+PACKAGES = ("fastapi", "starlette", "uvicorn", "uvloop", "httptools", "aiohttp", "httpx")
+COLUMNS = {
+    "cpu_us_per_token": ("CPU µs/token", ",.1f"),
+    "tokens_per_second": ("tokens/s", ",.0f"),
+    "answers_per_second": ("answers/s", ",.0f"),
+    "first_ms": ("first token ms", ",.1f"),
+    "first_p99_ms": ("its p99", ",.0f"),
+    "total_ms": ("answer ms", ",.1f"),
+    "longest_gap_ms": ("longest gap ms", ",.1f"),
+    "kib_per_stream": ("KiB/stream", ",.0f"),
+}
+
+
+@dataclass(frozen=True)
+class Headline:
+    """A figure of one way beside another's, compared round by round so that drift falls out."""
+
+    figure: str
+    case: Case
+    ours: Way
+    theirs: Way
+    beside: Case | None = None
+    """Their case, where it is not the same."""
+
+    def row(self, results: Results) -> tuple[str, ...] | None:
+        """Return a line of the table, None where one of the two was not measured."""
+        there = self.beside or self.case
+        ours = results.samples.get(self.case.name, {}).get(self.ours.name)
+        theirs = results.samples.get(there.name, {}).get(self.theirs.name)
+        if not ours or not theirs:
+            return None
+        name, form = COLUMNS[self.figure]
+        mine, other = column(ours, self.figure), column(theirs, self.figure)
+        if self.figure.endswith("ms"):
+            compared = spread([a - b for a, b in zip(mine, other)], "+.1f") + " ms"
+        else:
+            compared = spread([a / b for a, b in zip(mine, other)], ".2f") + " times"
+        name_there = self.theirs.name + (f", {there.name}" if self.beside else "")
+        left = (self.case.name, name, self.ours.name, spread(mine, form))
+        return *left, name_there, spread(other, form), compared
+
+
+CPU = "cpu_us_per_token"
+HEADLINES = (
+    Headline(CPU, cases.PACED, cases.STREAM, cases.PROXY),
+    Headline(CPU, cases.PACED, cases.VAULT_CHAT, cases.PROXY_CHAT),
+    Headline(CPU, cases.PACED, cases.VAULT_COMPLETIONS, cases.PROXY_COMPLETIONS),
+    Headline(CPU, cases.PACED, cases.VAULT_CHAT, cases.STREAM),
+    Headline(CPU, cases.PACED, cases.VAULT_COMPLETIONS, cases.STREAM),
+    Headline(CPU, cases.PACED, cases.OBVIOUS_STREAM, cases.STREAM),
+    Headline(CPU, cases.PACED, cases.LITE, cases.STREAM),
+    Headline(CPU, cases.PACED, cases.LITE, cases.VAULT_COMPLETIONS),
+    Headline(CPU, cases.PACED, cases.SSE, cases.STREAM),
+    Headline(CPU, cases.PACED, cases.NDJSON, cases.STREAM),
+    Headline(CPU, cases.PACED, cases.STREAM, cases.LOG_OFF),
+    Headline("first_ms", cases.CROWD, cases.STREAM, cases.PROXY),
+    Headline("total_ms", cases.CROWD, cases.STREAM, cases.PROXY),
+    Headline("first_ms", cases.RUSH, cases.STREAM, cases.PROXY),
+    Headline("tokens_per_second", cases.FAST, cases.STREAM, cases.OBVIOUS_STREAM),
+    *(Headline(CPU, cases.LONG, way, way, cases.SHORT) for way in cases.LONG.ways),
+    Headline("total_ms", cases.IMAGE, cases.VAULT_CHAT, cases.STRAIGHT_CHAT),
+    Headline("longest_gap_ms", cases.IMAGE, cases.VAULT_CHAT, cases.PROXY_CHAT),
+    Headline("answers_per_second", cases.WHOLE, cases.GENERATE, cases.LITE),
+    Headline("total_ms", cases.SINGLE, cases.GENERATE, cases.STRAIGHT),
+)
+
+
+def column(samples: Iterable[Sample], name: str) -> list[float]:
+    """Return one figure of the samples."""
+    return [getattr(sample, name) for sample in samples]
+
+
+def spread(values: Sequence[float], form: str) -> str:
+    """Return the median, and in brackets the range."""
+    middle = f"{statistics.median(values):{form}}"
+    few = len(values) == 1
+    return middle if few else f"{middle} ({min(values):{form}} to {max(values):{form}})"
+
+
+def table(header: tuple[str, ...], lines: Iterable[tuple[str, ...]]) -> str:
+    """Return a Markdown table."""
+    return "\n".join(f"| {' | '.join(row)} |" for row in [header, ("---",) * len(header), *lines])
+
+
+def headlines(results: Results) -> str:
+    """Return the table of what is worth quoting."""
+    rows = [row for headline in HEADLINES if (row := headline.row(results))]
+    many = cases.MANY.name, "KiB/stream", cases.STREAM.name
+    waves = column(results.samples.get(many[0], {}).get(many[2], []), "kib_per_stream")
+    for beside, grown in zip(("", "the next 1,000, on top"), waves):
+        rows.append((*many, f"{grown:.0f}", beside, "", ""))
+    for name, seconds in results.start_seconds.items():
+        if name in (MINIVAULT, cases.LITELLM):
+            rows.append(("start to first answer", "s", name, spread(seconds, ".2f"), "", "", ""))
+    return table(("case", "figure", "of", "", "beside", "", "compared, by round"), rows)
+
+
+def markdown(results: Results, facts: dict[str, str], command: str) -> str:
+    """Return the whole report."""
+    made = "Medians over the rounds, in brackets the lowest and the highest."
+    parts = ["# Figures", f"Made by `{command}`. {made}", headlines(results)]
+    if results.skipped:
+        parts.append("Skipped:\n\n" + "\n".join(f"- {what}" for what in results.skipped))
+    for case, ways in results.samples.items():
+        names = [name for name in COLUMNS if name != "longest_gap_ms" or case == cases.IMAGE.name]
+        lines = [
+            (way, *(spread(column(samples, name), COLUMNS[name][1]) for name in names))
+            + (str(sum(sample.failed for sample in samples)),)
+            for way, samples in ways.items()
+        ]
+        header = ("", *(COLUMNS[name][0] for name in names), "failed")
+        parts += [f"## {case}", table(header, lines)]
+    return "\n\n".join([*parts, "## The machine", table(("", ""), facts.items())]) + "\n"
+
+
+def write(results: Results, facts: dict[str, str], command: str, folder: Path) -> None:
+    """Write `results.md` and `results.json`."""
+    folder.mkdir(exist_ok=True)
+    (folder / "results.md").write_text(markdown(results, facts, command))
+    data = {"machine": facts, **asdict(results, dict_factory=rounded)}
+    (folder / "results.json").write_text(json.dumps(data, ensure_ascii=False) + "\n")
+
+
+def rounded(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Return a record for JSON, which knows no NaN, in figures that mean something."""
+    floats = {name: value for name, value in pairs if isinstance(value, float)}
+    return dict(pairs) | {
+        name: None if value != value else round(value, 2) for name, value in floats.items()
+    }
 
 
 def output_of(*command: str) -> str:
@@ -32,151 +157,39 @@ def output_of(*command: str) -> str:
     return ""
 
 
-def machine(*, litellm: bool) -> dict[str, str]:
-    """Return what the figures depend on."""
-    information = Path("/proc/cpuinfo").read_text()
-    models = [line for line in information.splitlines() if line.startswith("model name")]
-    versions = {}
-    for package in PACKAGES:
-        with suppress(metadata.PackageNotFoundError):
-            versions[package] = metadata.version(package)
-    changed = (
-        " with changes" if output_of("git", "status", "--porcelain", "*.py", ":!benchmarks") else ""
-    )
-    facts = {
-        "when": time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime()),
-        "CPU": models[0].partition(": ")[2] if models else platform.machine(),
-        "cores": f"{len(CORES)} of {os.cpu_count()}",
-        "load average before": f"{os.getloadavg()[0]:.2f}",
-        "kernel": platform.release(),
-        "Python": platform.python_version(),
-        "packages": ", ".join(f"{name} {version}" for name, version in versions.items()),
-        "MiniVault": output_of("git", "rev-parse", "--short", "HEAD") + changed,
-        "placement": (
-            "the process under test on one core, the client and the stand-in on the others"
-            if PINNED
-            else "nothing pinned"
-        ),
-    }
-    if program := nginx_program():
-        facts["nginx"] = output_of(program, "-v").rpartition("/")[2]
-    if litellm:
-        folder = "lib/*/site-packages/litellm-*.dist-info"
-        facts[LITELLM] = ", ".join(
-            path.stem.removeprefix("litellm-") for path in litellm_folder().glob(folder)
-        )
-    return facts
+def versions(*packages: str) -> str:
+    """Return the packages that are here, with their versions."""
+    here = {dist.name.lower(): dist.version for dist in metadata.distributions()}
+    return ", ".join(f"{name} {here[name]}" for name in packages if name in here)
 
 
-class Bystanders:
-    """How much else the machine did between the making of this and the asking."""
+class Machine:
+    """What the figures depend on, and how much else the machine did since this was made."""
 
     def __init__(self) -> None:
         self._busy, self._stolen = busy_seconds()
         self._own = sum(os.times()[:4])
         self._started = time.monotonic()
+        self._load = os.getloadavg()[0]
 
-    def facts(self) -> dict[str, str]:
-        """Return what others took; only children that have ended count as our own."""
+    def facts(self, *packages: str) -> dict[str, str]:
+        """Return it as lines of a table; only children that have ended count as our own."""
         busy, stolen = busy_seconds()
         seconds = time.monotonic() - self._started
         others = busy - self._busy - (sum(os.times()[:4]) - self._own)
+        cpu = Path("/proc/cpuinfo").read_text().partition("model name\t: ")[2].split("\n")[0]
+        changed = output_of("git", "status", "--porcelain", "*.py", ":!benchmarks", ":!tests")
+        litellm = [path.stem for path in LITELLM_FOLDER.glob("lib/*/*/litellm-*.dist-info")]
         return {
+            "when": time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime()),
+            "CPU": f"{cpu or platform.machine()}, {len(CORES)} of {os.cpu_count()} cores",
+            "system": f"Linux {platform.release()}, Python {platform.python_version()}",
+            "packages": versions(*(packages or PACKAGES)),
+            "beside it": ", ".join([output_of(nginx_program() or "nginx", "-v"), *litellm]),
+            "MiniVault": output_of("git", "describe", "--always")
+            + (" with changes" * bool(changed)),
+            "load average before": f"{self._load:.2f}",
             "other processes meanwhile": f"{max(others, 0) / seconds:.0%} of one core",
             "the hypervisor meanwhile": f"{(stolen - self._stolen) / seconds:.0%} of one core",
             "duration": f"{seconds:.0f} s",
         }
-
-
-def plain(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """Return a record for JSON, which knows no NaN."""
-    return {name: None if value != value else value for name, value in pairs}
-
-
-def table(header: tuple[str, ...], lines: list[tuple[str, ...]]) -> str:
-    """Return a Markdown table."""
-    rows = [header, ("---",) * len(header), *lines]
-    return "\n".join(f"| {' | '.join(row)} |" for row in rows)
-
-
-def server_line(name: str, samples: list[Sample]) -> tuple[str, ...]:
-    """Return one server's line of a case's table."""
-    lost = failed(samples)
-    return (
-        name,
-        spread(samples, "cpu_us_per_token").text(".1f"),
-        spread(samples, "tokens_per_second").text(",.0f"),
-        spread(samples, "requests_per_second").text(",.0f"),
-        spread(samples, "first_ms").text(",.1f"),
-        spread(samples, "first_p99_ms").text(",.0f"),
-        str(lost),
-    )
-
-
-def markdown(results: Results, facts: dict[str, str], command: str) -> str:
-    """Return the whole report: the aims, every server's figures, the machine."""
-    aims = [(row.what, row.aim, row.measured, VERDICTS[row.met]) for row in Rows(results).rows]
-    parts = [
-        "# Streams at close to the cost of the wire",
-        f"Made by `{command}`. Medians over the rounds, in brackets the lowest and the highest.",
-        table(("what", "aim", "measured", ""), aims),
-    ]
-    header = ("", "CPU µs/token", "tokens/s", "answers/s", "first token ms", "p99 ms", "failed")
-    for case, samples in results.samples.items():
-        lines = [server_line(name, of_server) for name, of_server in samples.items()]
-        parts += [f"## {case}", table(header, lines)]
-    parts += ["## The machine", table(("", ""), list(facts.items()))]
-    return "\n\n".join(parts) + "\n"
-
-
-def picture(results: Results, facts: dict[str, str]) -> str:
-    """Return the plot: what a token costs, and how long the first one takes."""
-    names = (NGINX, MINIVAULT, OBVIOUS, LITELLM)
-
-    def middle(samples: list[Sample], name: str) -> float:
-        return statistics.median(getattr(sample, name) for sample in samples)
-
-    paced = {name: results.samples[PACED].get(name) for name in names}
-    costs = [
-        Bar(name, cost, f"{cost:,.0f} µs", ours=name == MINIVAULT)
-        for name, samples in paced.items()
-        if samples
-        for cost in [middle(samples, "cpu_us_per_token")]
-    ]
-    crowd = {name: results.samples[CROWD].get(name) for name in names}
-    waits = [
-        Bar(name, first, f"{first:,.0f} ms, p99 {p99:,.0f}", p99, name == MINIVAULT)
-        for name, samples in crowd.items()
-        if samples
-        for first, p99 in [(middle(samples, "first_ms"), middle(samples, "first_p99_ms"))]
-        if first == first
-    ]
-    return plot(
-        "What a gateway in front of Ollama costs",
-        f"{facts['CPU']}, {facts['cores']} cores, Python {facts['Python']}, {facts['when'][:10]}; "
-        "shorter is better",
-        [
-            Panel("CPU per streamed token", PACED, costs),
-            Panel(
-                "Time to the first token: median, and a line to the 99th percentile",
-                f"{CROWD}, opened within a second; logarithmic",
-                waits,
-                dots=True,
-            ),
-        ],
-    )
-
-
-def write(results: Results, facts: dict[str, str], command: str) -> str:
-    """Write the three files and return the Markdown."""
-    FOLDER.mkdir(exist_ok=True)
-    data = {
-        "machine": facts,
-        "aims": [asdict(row) for row in Rows(results).rows],
-        **asdict(results, dict_factory=plain),
-    }
-    (FOLDER / "results.json").write_text(json.dumps(data, indent=1, ensure_ascii=False) + "\n")
-    report = markdown(results, facts, command)
-    (FOLDER / "results.md").write_text(report)
-    (FOLDER / "results.svg").write_text(picture(results, facts))
-    return report
