@@ -14,8 +14,7 @@ every line must parse and every entry stand in the file exactly once.
 
 * Entries per CPU second: of all threads, at full speed, until the last entry is in the file.
 * Calling thread: the CPU time of the event loop's thread per entry, with the futures and task
-  switches that only MiniVault needs. "The call" is the part of it up to the first await, taken
-  in a second pass, with the clock's own 0.6 µs. One at a time is dearer: each wakes the writer.
+  switches that only MiniVault needs. One at a time is dearer: each wakes the writer.
 * In the file: from the call, after a millisecond of rest, until the file has grown and the call
   has returned. Where it returns earlier the file is polled, which can find the line 70 µs late.
 * Memory: what the process grew by, at most, in a flood of entries as fast as they can be made.
@@ -27,19 +26,16 @@ import gc
 import json
 import logging
 import logging.handlers
-import os
-import platform
 import queue
 import statistics
 import sys
 import tempfile
 import time
-import types
-from collections.abc import AsyncIterator, Awaitable, Callable, Generator, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import asynccontextmanager
+from dataclasses import fields
 from functools import partial
-from importlib.metadata import version
 from itertools import islice
 from multiprocessing import get_context
 from pathlib import Path
@@ -47,6 +43,7 @@ from typing import Any
 
 import orjson
 import uvloop
+from report import Machine, spread, table
 
 HERE = Path(__file__).parent
 sys.path.insert(0, str(HERE.parent))  # a writer is imported only by the process that measures it
@@ -54,14 +51,24 @@ sys.path.insert(0, str(HERE.parent))  # a writer is imported only by the process
 Append = Callable[[Any], Awaitable[None]]
 Samples = dict[str, dict[str, list[float]]]  # by writer and title, one for each round
 
+PACKAGES = "uvloop pydantic-core python-json-logger loguru structlog orjson".split()
 PRODUCERS = 64
 FULL = (5, 10_000, 500, 1_000_000)  # rounds; entries at once, one at a time, and in the flood
 QUICK = (2, 3_000, 150, 100_000)
-TEMPLATE = json.loads("""{"id": "", "started_at": "2026-01-01T12:00:00.000000Z",
- "finished_at": "2026-01-01T12:00:01.234567Z", "duration_ms": 1234.567, "endpoint": "/generate",
- "llm_type": "ollama", "model": "llama3.2:1b", "status": "ok", "prompt": "", "system": null,
- "options": {"temperature": 0.2, "num_ctx": 4096}, "format": null, "think": null, "response": "",
- "thinking": null, "error": null, "ttft_ms": 123.4, "prompt_tokens": 52, "response_tokens": 118}""")
+SAMPLE = {
+    "id": "",
+    "started_at": "2026-01-01T12:00:00.000000Z",
+    "duration_ms": 1234.567,
+    "finished_at": "2026-01-01T12:00:01.234567Z",
+    "endpoint": "/generate",
+    "status": "ok",
+    "llm_type": "ollama",
+    "model": "llama3.2:1b",
+    "ttft_ms": 123.4,
+    "prompt_tokens": 52,
+    "options": {"temperature": 0.2, "num_ctx": 4096},
+    "response_tokens": 118,
+}
 TEXT = "What is a café “au lait”, and who drank it first?\n" * 6
 
 
@@ -69,9 +76,10 @@ def entries_for(name: str, count: int) -> Iterator[Any]:
     """Yield so many entries, as the writer takes them, with texts of their own."""
     from logger import LogEntry
 
+    template = {each.name: SAMPLE.get(each.name) for each in fields(LogEntry)}
     for number in range(count):
         prompt, response = f"{number} {TEXT}", f"{number} {TEXT}"
-        entry = TEMPLATE | {"id": str(number), "prompt": prompt, "response": response}
+        entry = template | {"id": str(number), "prompt": prompt, "response": response}
         yield LogEntry(**entry) if "MiniVault" in name else entry
 
 
@@ -150,18 +158,6 @@ WRITERS = {  # and what is sure when they return
 }
 
 
-@types.coroutine
-def timed(call: Awaitable[None], spent: list[float]) -> Generator[Any, None, None]:
-    """Await the call and note the thread's CPU time of the part up to its first await."""
-    steps = call.__await__()
-    started = time.thread_time()
-    waits_for = next(steps, None)
-    spent.append(time.thread_time() - started)
-    if waits_for:
-        yield waits_for
-        yield from steps
-
-
 def peak_memory() -> float:
     """Return the most memory that this process ever had, in MiB."""
     status = Path("/proc/self/status").read_text()
@@ -178,9 +174,9 @@ async def produce(append: Append, entries: Iterator[Any]) -> None:
     await asyncio.gather(*(producer() for _ in range(PRODUCERS)))
 
 
-async def measure(name: str, folder: Path, busy: int, again: int, alone: int) -> dict[str, float]:
-    """Return what entries cost when tasks are `busy`, `again` with calls timed, and `alone`."""
-    entries = iter(list(entries_for(name, busy + again + alone)))
+async def measure(name: str, folder: Path, busy: int, alone: int) -> dict[str, float]:
+    """Return what entries cost when all tasks append, and when one does."""
+    entries = iter(list(entries_for(name, busy + alone)))
     gc.freeze()
     async with WRITERS[name][0](folder) as append:
         cpu, thread = time.process_time(), time.thread_time()
@@ -188,9 +184,7 @@ async def measure(name: str, folder: Path, busy: int, again: int, alone: int) ->
         thread = time.thread_time() - thread
     cpu = time.process_time() - cpu
     file = max(folder.iterdir(), key=lambda file: file.stat().st_size)
-    calls, spent, waited = [], [], []
-    async with WRITERS[name][0](folder) as append:
-        await produce(lambda entry: timed(append(entry), calls), islice(entries, again))
+    spent, waited = [], []
     async with WRITERS[name][0](folder) as append:
         for entry in entries:
             await asyncio.sleep(0.001)
@@ -204,7 +198,6 @@ async def measure(name: str, folder: Path, busy: int, again: int, alone: int) ->
     return {
         "entries per CPU second": busy / cpu,
         "calling thread, µs": thread / busy * 1e6,
-        "of it the call, µs": statistics.fmean(calls) * 1e6,
         "calling thread, one at a time, µs": statistics.fmean(spent) * 1e6,
         "in the file after, µs": statistics.median(waited) * 1e6,
         "99 % after, µs": statistics.quantiles(waited, n=100)[98] * 1e6,
@@ -241,31 +234,16 @@ def in_fresh_process(function: Callable[..., Any], name: str, *counts: int) -> d
     return found
 
 
-def machine() -> str:
-    """Return what it ran on; of the load average, over five minutes, 1 to 1.5 is its own."""
-    cpu = Path("/proc/cpuinfo").read_text().split("model name\t: ")[1].split("\n")[0]
-    packages = "uvloop pydantic-core python-json-logger loguru structlog orjson".split()
-    versions = ", ".join(f"{package} {version(package)}" for package in packages)
-    python = f"Python {platform.python_version()}, load average {os.getloadavg()[1]:.1f}"
-    return f"{os.cpu_count()} CPUs ({cpu}), {platform.platform()}, {python}; {versions}"
-
-
-def cell(values: list[float], ours: list[float]) -> str:
-    """Return the median, the spread over the rounds and the ratio to MiniVault."""
-    median = statistics.median(values)
-    numbers = [median, min(values), max(values), median / statistics.median(ours)]
-    middle, low, high, ratio = (f"{n:,.0f}" if n >= 100 else f"{n:.1f}" for n in numbers)
-    return f"{middle} ({low}–{high}) {ratio}×" if len(values) > 1 else f"{middle} {ratio}×"
-
-
-def table(samples: Samples) -> Iterator[str]:
-    """Yield the lines of a Markdown table, a row for each writer."""
+def lines(samples: Samples) -> Iterator[tuple[str, ...]]:
+    """Yield a row of the table for each writer: medians, ranges, ratios to MiniVault's."""
     ours = samples["MiniVault"]
-    yield "| " + " | ".join(["writer", *ours, "when it returns"]) + " |"
-    yield "| --- " * (len(ours) + 2) + "|"
     for name, found in samples.items():
-        cells = [cell(found[title], ours[title]) if title in found else "–" for title in ours]
-        yield "| " + " | ".join([name, *cells, WRITERS[name][1]]) + " |"
+        cells = []
+        for title, values in found.items():
+            form = ",.0f" if statistics.median(values) >= 100 else ".1f"
+            ratio = statistics.median(values) / statistics.median(ours[title])
+            cells.append(f"{spread(values, form)} {ratio:.1f}×")
+        yield name, *cells, *["–"] * (len(ours) - len(cells)), WRITERS[name][1]
 
 
 def main() -> None:
@@ -273,9 +251,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--quick", action="store_true", help="fewer entries; only print")
     quick = parser.parse_args().quick
+    machine = Machine()
     rounds, busy, alone, million = QUICK if quick else FULL
     samples: Samples = {name: {} for name in WRITERS}
-    turns = [(measure, name, busy, busy, alone) for name in list(WRITERS) * rounds]
+    turns = [(measure, name, busy, alone) for name in list(WRITERS) * rounds]
     # a million fsynced entries take a minute, and queue the same way
     turns += [(flood, name, million) for name in WRITERS if name != "MiniVault, fsync"]
     for function, name, *counts in turns:
@@ -285,13 +264,14 @@ def main() -> None:
         f"Medians (spread) of {rounds} rounds of {busy:,} entries at once and {alone} one at a "
         f"time, and the ratio to MiniVault's; memory of {million:,} entries; {PRODUCERS} tasks."
     )
-    text = "\n".join([*table(samples), "", legend, "", machine(), ""])
+    facts = machine.facts(*PACKAGES)
+    header = ("writer", *samples["MiniVault"], "when it returns")
+    text = "\n\n".join([table(header, lines(samples)), legend, table(("", ""), facts.items())])
     print(text)
     if not quick:
-        (HERE / "results").mkdir(exist_ok=True)
-        kept = json.dumps({"machine": machine(), "rounds": samples}, indent=1) + "\n"
-        for suffix, content in {"md": text, "json": kept}.items():
-            (HERE / "results" / f"log_writers.{suffix}").write_text(content)
+        kept = json.dumps({"machine": facts, "rounds": samples}) + "\n"
+        (HERE / "results" / "log_writers.md").write_text(text + "\n")
+        (HERE / "results" / "log_writers.json").write_text(kept)
 
 
 if __name__ == "__main__":
