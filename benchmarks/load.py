@@ -17,6 +17,7 @@ import uvloop
 from httptools import HttpParserError, HttpResponseParser
 
 MARK = b"~"
+PIECE = 1 << 18
 
 
 @dataclass
@@ -59,6 +60,7 @@ class Stream(asyncio.Protocol):
         self.ended = asyncio.Event()
         self.begun = asyncio.Event()
         self._job = job
+        self._request = job.request.encode()
         self._report = report
         self._left = job.repeat
         self._tokens = 0
@@ -73,7 +75,14 @@ class Stream(asyncio.Protocol):
     def _ask(self, transport: asyncio.Transport) -> None:
         self._first = 0.0
         self._tokens = 0
-        transport.write(self._job.request.encode())
+        self._send(transport)
+
+    def _send(self, transport: asyncio.Transport, start: int = 0) -> None:
+        """Send in pieces, as a network brings them: all at once would hold this process itself."""
+        end = start + PIECE
+        transport.write(self._request[start:end])
+        if end < len(self._request):
+            asyncio.get_running_loop().call_later(0.001, self._send, transport, end)
 
     def connection_lost(self, exc: Exception | None) -> None:
         self.fail("closed before the end")

@@ -27,9 +27,15 @@ def draw(results: Results, path: Path) -> None:
             for samples in ways.values()
         ]
         colors = [OURS if name.startswith("MiniVault") else OTHERS for name in ways]
-        axis.bar_label(axis.barh(list(ways), middles, color=colors), fmt="{:,.0f}", padding=4)
+        if scale == "linear":
+            axis.barh(list(ways), middles, color=colors)
+        else:  # a bar's length means nothing where the scale has no zero
+            axis.scatter(middles, list(ways), color=colors)
+        for place, middle in enumerate(middles):
+            axis.annotate(f"  {middle:,.0f}", (middle, place), va="center")
         axis.set(title=title, xscale=scale)
         axis.margins(x=0.15)
+        axis.minorticks_off()
         axis.spines[["top", "right"]].set_visible(False)
     axes[0].invert_yaxis()
     figure.suptitle(f"{PACED.name}: shorter is better")
