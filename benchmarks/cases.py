@@ -81,7 +81,7 @@ class Case:
 
 PACED = Case(
     "100 streams × 40 tokens/s",
-    Load(100, tokens=200, pace=40, opening=1),
+    Load(100, tokens=160, pace=40, opening=1),
     (
         *(PROXY, PROXY_CHAT, PROXY_COMPLETIONS, VAULT_CHAT, VAULT_COMPLETIONS),
         *(STREAM, SSE, NDJSON, LOG_OFF, OBVIOUS_STREAM, LITE),

@@ -33,7 +33,7 @@ import tempfile
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import fields
 from functools import partial
 from itertools import islice
@@ -149,7 +149,8 @@ async def structlog(folder: Path) -> AsyncIterator[Append]:
         yield append
 
 
-WRITERS = {  # and what is sure when they return
+Writer = Callable[[Path], AbstractAsyncContextManager[Append]]
+WRITERS: dict[str, tuple[Writer, str]] = {  # and what is sure when they return
     "MiniVault": (minivault, "the OS has it"),
     "MiniVault, fsync": (partial(minivault, fsync=True), "the disk has it"),
     "logging, QueueHandler": (queue_handler, "it is queued in memory"),
@@ -254,7 +255,7 @@ def main() -> None:
     machine = Machine()
     rounds, busy, alone, million = QUICK if quick else FULL
     samples: Samples = {name: {} for name in WRITERS}
-    turns = [(measure, name, busy, alone) for name in list(WRITERS) * rounds]
+    turns: list[tuple[Any, ...]] = [(measure, name, busy, alone) for name in list(WRITERS) * rounds]
     # a million fsynced entries take a minute, and queue the same way
     turns += [(flood, name, million) for name in WRITERS if name != "MiniVault, fsync"]
     for function, name, *counts in turns:

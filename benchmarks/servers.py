@@ -58,9 +58,16 @@ class Server:
 
 
 def served(app: str) -> list[str]:
-    """Return the command of the README that serves, with the options that it gives uvicorn."""
-    command = re.search(r"uvicorn app:app(.*)", (ROOT / "README.md").read_text())
-    options = shlex.split(command[1]) if command else []
+    """Return the README's command that serves, so that its options stand in one place.
+
+    Raises:
+        NotStartedError: the README has no such command.
+    """
+    readme = (ROOT / "README.md").read_text()
+    command = re.search(r"<!-- run -->\n```sh\n.*uvicorn app:app(.*)\n", readme)
+    if not command:
+        raise NotStartedError("the README has no command that serves")
+    options = shlex.split(command[1])
     return [sys.executable, "-m", "uvicorn", app, *options, "--no-access-log"]
 
 
