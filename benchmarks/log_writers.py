@@ -55,7 +55,7 @@ PACKAGES = "uvloop pydantic-core python-json-logger loguru structlog orjson".spl
 PRODUCERS = 64
 FULL = (5, 10_000, 500, 1_000_000)  # rounds; entries at once, one at a time, and in the flood
 QUICK = (2, 3_000, 150, 100_000)
-SAMPLE = {
+SAMPLE: dict[str, Any] = {
     "id": "",
     "started_at": "2026-01-01T12:00:00.000000Z",
     "duration_ms": 1234.567,
@@ -76,10 +76,14 @@ def entries_for(name: str, count: int) -> Iterator[Any]:
     """Yield so many entries, as the writer takes them, with texts of their own."""
     from logger import LogEntry
 
-    template = {each.name: SAMPLE.get(each.name) for each in fields(LogEntry)}
+    template: dict[str, Any] = {each.name: SAMPLE.get(each.name) for each in fields(LogEntry)}
     for number in range(count):
         prompt, response = f"{number} {TEXT}", f"{number} {TEXT}"
-        entry = template | {"id": str(number), "prompt": prompt, "response": response}
+        entry: dict[str, Any] = template | {
+            "id": str(number),
+            "prompt": prompt,
+            "response": response,
+        }
         yield LogEntry(**entry) if "MiniVault" in name else entry
 
 
