@@ -146,6 +146,7 @@ class JsonlLog:
         with suppress(queue.Empty):
             while True:
                 waiting += filter(None, [self._queue.get_nowait()])
+        self._queue.put(None)  # for a thread that a stall held up
         if ids := [each.entry.id for each in waiting if each.entry]:
             diagnostics.error("stopped with %d entries not written: %s", len(ids), ", ".join(ids))
 

@@ -132,7 +132,11 @@ class Starter:
             configuration.write_text(LITELLM_CONFIG % ollama_port)
             program = [str(LITELLM_FOLDER / "bin" / "litellm"), "--config", str(configuration)]
             return [*program, *listen, "--num_workers", "1"], LITELLM_ENVIRONMENT
-        app = {OBVIOUS: "obvious:app", WITHOUT_LOG: "app_without_log:app"}.get(name, "app:app")
+        if name == OBVIOUS:
+            command = [sys.executable, "-m", "uvicorn", "--app-dir", str(HERE), "obvious:app"]
+            environment = {"OLLAMA_HOST": f"http://127.0.0.1:{ollama_port}"}
+            return [*command, *listen, "--no-access-log"], environment
+        app = {WITHOUT_LOG: "app_without_log:app"}.get(name, "app:app")
         return [*served(app), *listen], {
             "PYTHONPATH": f"{ROOT}:{HERE}",
             "OLLAMA_HOST": f"http://127.0.0.1:{ollama_port}",

@@ -9,7 +9,7 @@ import pytest
 from tests.conftest import Serve, Service, eventually
 from tests.ollama_stand_in import OllamaStandIn, hang, then, tokens
 
-KEY = "s3cret-ключ"
+KEY = "s3cret-key"
 ASK = {"prompt": "Why?"}
 
 

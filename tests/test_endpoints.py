@@ -1,38 +1,26 @@
 """Both endpoints on a real socket: what is answered, in which format, and what the log keeps."""
 
+import asyncio
 import json
 import re
 import subprocess
 import sys
+from collections.abc import Iterator
+from dataclasses import fields
 from datetime import datetime
 from pathlib import Path
 
 import pytest
+from starlette.requests import Request
 
+from app import report_error
+from llm_services import LLMServiceError, ModelNotFoundError
+from logger import LogEntry
 from tests.conftest import Serve, Service
 from tests.ollama_stand_in import OllamaStandIn, tokens
 
-KEYS = [
-    "id",
-    "started_at",
-    "finished_at",
-    "duration_ms",
-    "endpoint",
-    "llm_type",
-    "model",
-    "status",
-    "prompt",
-    "system",
-    "options",
-    "format",
-    "think",
-    "response",
-    "thinking",
-    "error",
-    "ttft_ms",
-    "prompt_tokens",
-    "response_tokens",
-]
+ROOT = Path(__file__).parent.parent
+KEYS = [field.name for field in fields(LogEntry)]
 ASKED = {
     "prompt": "Why is the sky blue?",
     "model": "llama3:8b",
@@ -52,11 +40,14 @@ def test_generate_answers_with_the_whole_text_and_logs_it(vault: Service) -> Non
     assert entry["status"] == "ok" and entry["error"] is None
 
 
-def test_every_entry_has_all_keys_in_the_contracts_order(vault: Service) -> None:
+def test_every_entry_has_all_keys_in_their_order_and_the_readme_says_so(vault: Service) -> None:
     vault.client.post("/generate", json={"prompt": "Why?"})
     vault.client.post("/stream", json=ASKED)
     for entry in vault.entries:
         assert list(entry) == KEYS
+    table = (ROOT / "README.md").read_text().partition("| key | |")[2].partition("\n\n")[0]
+    rows = [row.split("|")[1] for row in table.splitlines() if row.startswith("| `")]
+    assert re.findall(r"`(\w+)`", " ".join(rows)) == KEYS
 
 
 def test_entry_keeps_what_was_asked_and_what_ollama_counted(vault: Service) -> None:
@@ -296,3 +287,38 @@ def test_nothing_is_written_or_started_at_import(tmp_path: Path) -> None:
     )
     assert run.stdout == "1\n"
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("accept", ["text/event-stream", "application/x-ndjson"])
+def test_no_line_is_broken_where_python_breaks_lines(
+    vault: Service, ollama: OllamaStandIn, accept: str
+) -> None:
+    text = "a\u2028b\u2029c\x85d"
+    ollama.answer = tokens(text)
+    answered = vault.client.post("/stream", json={"prompt": text}, headers={"accept": accept})
+    assert len(answered.text.splitlines()) == answered.content.count(b"\n")
+    (path,) = vault.log_dir.glob("*.jsonl")
+    (line,) = path.read_text().splitlines()
+    entry = json.loads(line)
+    assert (entry["prompt"], entry["response"]) == (text, text)
+
+
+@pytest.mark.parametrize("path", ["/health", "/ready"])
+def test_probes_answer_head(vault: Service, path: str) -> None:
+    answered = vault.client.head(path)
+    assert (answered.status_code, answered.content) == (200, b"")
+
+
+def test_subclass_of_an_error_has_its_status() -> None:
+    def every(kind: type[Exception]) -> Iterator[type[Exception]]:
+        yield kind
+        for sub in kind.__subclasses__():
+            yield from every(sub)
+
+    class NewError(ModelNotFoundError):
+        """As somebody adds it with a service."""
+
+    request = Request({"type": "http", "path": "/generate", "headers": []})
+    for kind in every(LLMServiceError):
+        assert asyncio.run(report_error(request, kind("x"))).status_code >= 400
+    assert asyncio.run(report_error(request, NewError("x"))).status_code == 404

@@ -1,5 +1,6 @@
 """The official JavaScript SDKs, straight and through MiniVault: they yield the same objects."""
 
+import fcntl
 import json
 import shutil
 import subprocess
@@ -27,12 +28,14 @@ def sdks(pytestconfig: pytest.Config) -> Path:
     assert pytestconfig.cache
     folder = pytestconfig.cache.mkdir("javascript-sdks")
     done = folder / "-".join(PACKAGES).replace("@", "-")
-    if not done.exists():
-        command = ["npm", "install", "--no-audit", "--no-fund", "--prefix", str(folder), *PACKAGES]
-        install = subprocess.run(command, capture_output=True, text=True)
-        if install.returncode:
-            pytest.skip(f"npm cannot install the SDKs: {install.stderr}")
-        done.touch()
+    command = ["npm", "install", "--no-audit", "--no-fund", "--prefix", str(folder), *PACKAGES]
+    with (folder / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # the other processes of the run share the folder
+        if not done.exists():
+            install = subprocess.run(command, capture_output=True, text=True)
+            if install.returncode:
+                pytest.skip(f"npm cannot install the SDKs: {install.stderr}")
+            done.touch()
     return folder
 
 

@@ -5,6 +5,7 @@ import errno
 import json
 import os
 from collections import Counter
+from collections.abc import Callable
 from itertools import chain, repeat
 from pathlib import Path
 
@@ -354,3 +355,92 @@ def test_memory_is_bounded_by_the_callers_that_wait(tmp_path: Path) -> None:
 
     asyncio.run(main())
     assert set(kept) == {0} and sum(readable(tmp_path).values()) == 50
+
+
+def test_entry_that_does_not_fit_holds_up_no_other_and_leaves_nothing(tmp_path: Path) -> None:
+    class Small(FaultySystem):
+        """A file system with room for so many bytes."""
+
+        room = 20_000
+
+        def write(self, fd: int, data: bytes) -> int:
+            fits = min(len(data), self.room - os.fstat(fd).st_size)
+            if not fits:
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            return os.write(fd, data[:fits])
+
+    system = Small()
+    large = numbered(1, prompt="x" * 100_000)
+
+    async def main() -> None:
+        async with JsonlLog(tmp_path, system=system) as log:
+            with pytest.raises(LogUnavailableError, match="No space left"):
+                await log.append(large)
+            (path,) = tmp_path.iterdir()
+            for number in range(2, 10):
+                log.check()
+                await log.append(numbered(number))
+                await asyncio.sleep(0.02)  # tries of the large one pass meanwhile
+            assert path.stat().st_size == 8 * LINE, "a try that did not fit left something"
+            system.room = 1_000_000
+            await asyncio.to_thread(eventually, lambda: path.stat().st_size > 100_000)
+
+    asyncio.run(main())
+    found = {entry["id"]: entry["status"] for entry in map(json.loads, lines_of(tmp_path))}
+    assert found.pop("1") == "error" and found == {str(n): "ok" for n in range(2, 10)}
+
+
+def lines_of(directory: Path) -> list[bytes]:
+    """Return the lines of the only file."""
+    (path,) = directory.iterdir()
+    return path.read_bytes().splitlines()
+
+
+def test_deleting_the_file_of_a_full_disk_helps(tmp_path: Path) -> None:
+    system = FaultySystem()
+
+    async def main() -> None:
+        async with JsonlLog(tmp_path, system=system) as log:
+            await log.append(numbered(1))
+            system.is_full = True
+            with pytest.raises(LogUnavailableError):
+                await log.append(numbered(2))
+            (path,) = tmp_path.iterdir()
+            open_files = Path("/proc/self/fd").iterdir()
+            assert str(path) not in {os.path.realpath(each) for each in open_files}
+            path.unlink()
+            system.is_full = False
+            await asyncio.to_thread(eventually, lambda: not log.failure)
+            await log.append(numbered(3))
+
+    asyncio.run(main())
+    assert readable(tmp_path) == {"2": 1, "3": 1}
+
+
+def test_every_folder_that_was_made_has_its_name_on_the_disk(tmp_path: Path) -> None:
+    synced: set[str] = set()
+
+    class Watching(FaultySystem):
+        def fsync(self, fd: int) -> None:
+            synced.add(os.readlink(f"/proc/self/fd/{fd}"))
+
+    async def main() -> None:
+        async with JsonlLog(tmp_path / "a" / "b" / "logs", fsync=True, system=Watching()) as log:
+            await log.append(numbered(1))
+
+    asyncio.run(main())
+    made = [tmp_path, tmp_path / "a", tmp_path / "a" / "b", tmp_path / "a" / "b" / "logs"]
+    assert {str(folder) for folder in made} <= synced
+
+
+@pytest.mark.parametrize("make", [os.mkfifo, os.mkdir, lambda path: os.symlink("/dev/null", path)])
+def test_day_s_file_that_is_no_file_is_an_error(
+    tmp_path: Path, make: Callable[[Path], object]
+) -> None:
+    async def main() -> None:
+        make(tmp_path / f"{ENTRY.day}.jsonl")
+        async with JsonlLog(tmp_path) as log:
+            with pytest.raises(LogUnavailableError, match="regular file|Is a directory"):
+                await log.append(numbered(1))
+
+    asyncio.run(main())

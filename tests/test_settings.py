@@ -15,6 +15,8 @@ DEFAULTS = {
     "llm_service": "stubbed",
     "ollama_base_url": "http://localhost:11434",
     "ollama_model": "tinyllama",
+    "ollama_start": "ollama serve",
+    "ollama_pull": "ollama pull",
     "connect_timeout": 5,
     "first_token_timeout": 300,
     "idle_timeout": 60,

@@ -162,3 +162,15 @@ def test_any_json_is_answered_or_refused_and_what_is_answered_is_logged(
 @given(body=st.binary())
 def test_any_bytes_are_refused(service: Service, body: bytes) -> None:
     assert service.client.post("/stream", content=body, headers=JSON).status_code in (400, 422)
+
+
+def test_many_errors_are_not_all_named(serve: Serve) -> None:
+    body = {"prompt": "x", **{f"unknown{n}": n for n in range(60_000)}}
+    answered = serve().client.post("/generate", json=body)
+    assert answered.status_code == 422 and len(answered.content) < 5_000
+    assert "59990 further errors" in answered.text
+
+
+def test_missing_content_type_says_what_to_send(serve: Serve) -> None:
+    answered = serve().client.post("/generate", content=b'{"prompt": "x"}')
+    assert answered.status_code == 422 and "Content-Type: application/json" in answered.text
