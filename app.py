@@ -22,6 +22,7 @@ from starlette.exceptions import HTTPException as StarletteHTTPException
 from starlette.requests import ClientDisconnect
 
 import gateway
+import log_routes
 from client import ClientMiddleware
 from exchange import Asked, Prompt
 from formats import FORMATS, AnswerStream, negotiate
@@ -210,13 +211,14 @@ async def lifespan(app: FastAPI) -> AsyncIterator[dict[str, Any]]:
     async with (
         JsonlLog(settings.log_dir, fsync=settings.log_fsync, timeout=settings.log_timeout) as log,
         create_llm_service(settings) as service,
+        log_routes.log_state(settings) as log_state,
     ):
         gc.freeze()  # what is there by now stays: no collection has to look at it again
         diagnostics.info(
             "MiniVault answers from %s, logs in %s", service.llm_type, settings.log_dir
         )
         try:
-            yield {"log": log, "service": service, "in_flight": in_flight}
+            yield {"log": log, "service": service, "in_flight": in_flight, **log_state}
         finally:
             await in_flight.finished()
     exit_with_zero()
@@ -234,6 +236,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     # on the routers, not the app: there the 413 would pass no middleware
     app.include_router(answers, max_body_size=settings.max_body_bytes)
     app.include_router(probes)
+    app.include_router(log_routes.log)
     if settings.gateway:
         app.include_router(gateway.router, max_body_size=settings.max_body_bytes)
     for error in STATUS:

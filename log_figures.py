@@ -1,0 +1,189 @@
+"""What the log says about speed and failures, in one pass over its entries.
+
+Memory is bounded: of each group at most `SAMPLE` values are kept, drawn with equal chances
+(algorithm R, https://en.wikipedia.org/wiki/Reservoir_sampling). Percentiles are exact up to there;
+beyond it a p99 lies between the true p98.7 and p99.3.
+"""
+
+import heapq
+import random
+import statistics
+import time
+from array import array
+from collections import Counter, defaultdict
+from contextlib import suppress
+from dataclasses import replace
+from datetime import UTC, datetime
+from typing import Any, BinaryIO
+
+import orjson
+
+from log_reader import LogReader
+
+SAMPLE = 10_000
+MAX_BUCKETS = 120
+MAX_MODELS = 50
+SLOWEST = 10
+SLOWEST_KEYS = ("id", "started_at", "model", "status", "duration_ms")
+PROGRESS_SECONDS = 0.25
+HOUR = 3600
+DAY = 24 * HOUR
+WIDTHS = (1, 5, 15, 30, 60, 300, 900, 1800, HOUR, 3 * HOUR, 6 * HOUR, 12 * HOUR, DAY, 7 * DAY)
+
+
+class Percentiles:
+    """The percentiles of a group of values."""
+
+    def __init__(self) -> None:
+        self._values = array("d")
+        self._count = 0
+
+    def add(self, value: object) -> None:
+        """Count a value in; what is no number is left out."""
+        if not isinstance(value, int | float):
+            return
+        self._count += 1
+        if self._count <= SAMPLE:
+            self._values.append(value)
+        elif (place := int(random.random() * self._count)) < SAMPLE:
+            self._values[place] = value
+
+    def figures(self) -> dict[str, float] | None:
+        """Return the percentiles that are shown, None where there are no values."""
+        if not self._count:
+            return None
+        values = self._values if self._count > 1 else self._values * 2  # it takes no fewer
+        cuts = statistics.quantiles(values, n=100, method="inclusive")
+        return {f"p{rank}": round(cuts[rank - 1], 3) for rank in (50, 95, 99)}
+
+
+class Bucket:
+    """The entries that were finished within one stretch of time."""
+
+    def __init__(self) -> None:
+        self._by_status: Counter[str] = Counter()
+        self._ttft_ms = Percentiles()
+        self._duration_ms = Percentiles()
+
+    def add(self, entry: dict[str, Any]) -> None:
+        """Count an entry in; how long it took says something of whole answers only."""
+        self._by_status[str(entry.get("status"))] += 1
+        self._ttft_ms.add(entry.get("ttft_ms"))
+        if entry.get("status") == "ok":
+            self._duration_ms.add(entry.get("duration_ms"))
+
+    def figures(self) -> dict[str, Any]:
+        """Return what is shown."""
+        counts = {status: self._by_status[status] for status in ("ok", "error", "cancelled")}
+        times = {"ttft_ms": self._ttft_ms, "duration_ms": self._duration_ms}
+        return counts | {name: values.figures() for name, values in times.items()}
+
+
+class Model:
+    """The whole answers of one model."""
+
+    def __init__(self) -> None:
+        self.entries = 0
+        self._tokens = 0
+        self._tokens_per_second = Percentiles()
+
+    def add(self, entry: dict[str, Any]) -> None:
+        """Count an entry in; its speed is that of the whole answer, first token included."""
+        self.entries += 1
+        tokens, duration_ms = entry.get("response_tokens"), entry.get("duration_ms")
+        if tokens and duration_ms:
+            self._tokens += tokens
+            self._tokens_per_second.add(tokens / duration_ms * 1000)
+
+    def figures(self) -> dict[str, Any]:
+        """Return what is shown."""
+        return {
+            "entries": self.entries,
+            "response_tokens": self._tokens,
+            "tokens_per_second": self._tokens_per_second.figures(),
+        }
+
+
+class Figures:
+    """What is shown of a span of time, `since` and `until` as the log writes moments."""
+
+    def __init__(self, since: str, until: str) -> None:
+        self._since, self._until = since, until
+        span = seconds(until) - seconds(since)
+        weeks = (7 * DAY * n for n in (2, 4, 13, 52, 520))
+        self._width = next(w for w in (*WIDTHS, *weeks) if span / w <= MAX_BUCKETS)
+        self._entries = 0
+        self._buckets: defaultdict[int, Bucket] = defaultdict(Bucket)
+        self._models: defaultdict[str, Model] = defaultdict(Model)
+        self._slowest: list[tuple[float, int, dict[str, Any]]] = []
+
+    def add(self, entry: dict[str, Any]) -> None:
+        """Count an entry in; raise ValueError or TypeError where it is none of ours."""
+        bucket = int(seconds(entry["finished_at"]) // self._width)
+        duration_ms = float(entry["duration_ms"])
+        self._entries += 1
+        self._buckets[bucket].add(entry)
+        if entry.get("status") == "ok":
+            self._models[str(entry.get("model"))].add(entry)
+        slow = (duration_ms, self._entries, {key: entry.get(key) for key in SLOWEST_KEYS})
+        if len(self._slowest) < SLOWEST:
+            heapq.heappush(self._slowest, slow)
+        else:
+            heapq.heappushpop(self._slowest, slow)
+
+    def figures(self) -> dict[str, Any]:
+        """Return what is shown; stretches of time without entries are left out."""
+        models = sorted(self._models.items(), key=lambda item: item[1].entries, reverse=True)
+        return {
+            "since": self._since,
+            "until": self._until,
+            "bucket_seconds": self._width,
+            "entries": self._entries,
+            "buckets": [
+                {"start": moment(number * self._width), **self._buckets[number].figures()}
+                for number in sorted(self._buckets)
+            ],
+            "models": [{"model": name, **model.figures()} for name, model in models[:MAX_MODELS]],
+            "slowest": [entry for *_, entry in sorted(self._slowest, reverse=True)],
+        }
+
+
+def seconds(finished_at: str) -> float:
+    """Return a moment of the log in seconds since 1970."""
+    return datetime.fromisoformat(finished_at).timestamp()
+
+
+def moment(timestamp: float) -> str:
+    """Return such seconds as a moment of the log."""
+    return datetime.fromtimestamp(timestamp, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def span(reader: LogReader) -> tuple[str, str]:
+    """Return when the oldest and the newest entry that can be meant were finished."""
+    times = replace(reader.filter, q="", exact={})
+    newest = next(LogReader(reader.folder, times).find(), None)
+    if newest is None:
+        now = moment(time.time())
+        return times.since or now, times.until or now
+    oldest = reader.oldest() or newest.entry
+    since = max(times.since or "", str(oldest["finished_at"]))
+    return since, str(newest.entry["finished_at"])
+
+
+def write_figures(reader: LogReader, out: BinaryIO) -> None:
+    """Write how far the pass is, now and then, and what it found in the end, a JSON line each."""
+    size = reader.size()
+    due = time.monotonic() + PROGRESS_SECONDS
+
+    def report(bytes_read: int) -> None:
+        nonlocal due
+        if (now := time.monotonic()) > due:
+            due = now + PROGRESS_SECONDS
+            out.write(b'{"progress":%.3f}\n' % min(bytes_read / max(size, 1), 1))
+            out.flush()
+
+    figures = Figures(*span(reader))
+    for found in reader.find(report):
+        with suppress(KeyError, TypeError, ValueError):  # an object that is no entry of ours
+            figures.add(found.entry)
+    out.write(orjson.dumps(figures.figures()) + b"\n")

@@ -1,0 +1,200 @@
+"""The log over HTTP: what may be asked of it, and the processes that read it.
+
+The reading process writes the answer's body; here it is passed on as fast as the client takes it.
+The response's head leaves with the first byte, and a client that leaves ends the process.
+"""
+
+import re
+import sys
+from collections.abc import AsyncGenerator
+from contextlib import aclosing, suppress
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import anyio
+from fastapi import APIRouter, Depends, HTTPException, Query, Request
+from fastapi.responses import StreamingResponse
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic_core import to_json
+from starlette.types import Send
+
+from formats import negotiate
+from log_key import authorize_reader, log_key
+from logger import timestamp
+from settings import Settings
+
+MAX_READERS = 8
+PAGE_LENGTH = 50
+COMMAND = [sys.executable, "-c", "import log_reader; log_reader.main()"]
+ROOT = Path(__file__).parent
+HEADERS = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
+ONE_DAY = timedelta(days=1)
+
+
+class ReaderError(Exception):
+    """A reading process failed; what it printed says why."""
+
+
+class LogReaders:
+    """The processes that read the log, so many at a time; who comes later waits for a place."""
+
+    def __init__(self, folder: Path, limit: int = MAX_READERS) -> None:
+        self._folder = folder
+        self._places = anyio.Semaphore(limit)
+
+    async def read(self, job: dict[str, Any]) -> AsyncGenerator[bytes, None]:
+        """Yield what a process of its own finds; closed before its end, this ends the process.
+
+        Raises:
+            ReaderError: the process failed.
+        """
+        async with (
+            self._places,
+            await anyio.open_process(COMMAND, stderr=None, cwd=ROOT) as process,
+        ):
+            assert process.stdin and process.stdout
+            try:
+                with suppress(anyio.BrokenResourceError):
+                    await process.stdin.send(to_json({"folder": str(self._folder), **job}) + b"\n")
+                async for data in process.stdout:
+                    yield data
+                if await process.wait():
+                    raise ReaderError
+            finally:
+                with suppress(ProcessLookupError):
+                    process.kill()
+
+
+class FoundResponse(StreamingResponse):
+    """Sends what a reading process finds; its head leaves with the first byte.
+
+    So a process that fails at once has a status code of its own. One that fails later leaves the
+    body unfinished, which makes uvicorn close the connection.
+    """
+
+    def __init__(
+        self, found: AsyncGenerator[bytes, None], media_type: str, *, needs_one: bool = False
+    ) -> None:
+        super().__init__(found, media_type=media_type, headers=HEADERS)
+        self._found = found
+        self._needs_one = needs_one
+
+    async def stream_response(self, send: Send) -> None:
+        body: dict[str, Any] = {"type": "http.response.body", "body": b"", "more_body": True}
+        started = False
+        async with aclosing(self._found) as found:
+            try:
+                async for data in found:
+                    if not started:
+                        await self._start(send)
+                        started = True
+                    await send(body | {"body": data})
+            except (ReaderError, OSError) as exc:
+                if started:
+                    return
+                detail = "the log cannot be read now; the service's own output says why"
+                raise HTTPException(503, detail, {"Retry-After": "5"}) from exc
+        if not started:
+            if self._needs_one:
+                raise HTTPException(404, "the log has no entry of this id")
+            await self._start(send)
+        await send(body | {"more_body": False})
+
+    async def _start(self, send: Send) -> None:
+        head = {"type": "http.response.start", "status": 200, "headers": self.raw_headers}
+        await send(head)
+
+
+def moment(text: str) -> datetime:
+    """Return the moment that a day or a date with a time means, in UTC unless it says otherwise."""
+    try:
+        given = datetime.fromisoformat(text)
+        return (given if given.tzinfo else given.replace(tzinfo=UTC)).astimezone(UTC)
+    except (ValueError, OverflowError) as exc:
+        raise ValueError("Input should be a day or a moment, as in 2026-11-24T15:00Z") from exc
+
+
+def first_moment(text: str) -> str:
+    """Return the moment as the log writes it."""
+    return timestamp(moment(text))
+
+
+def end_moment(text: str) -> str:
+    """Return the moment as the log writes it; a day ends with its last moment."""
+    end = moment(text)
+    if re.fullmatch(r"[\d-]+", text):
+        end = min(end, datetime.max.replace(tzinfo=UTC) - ONE_DAY) + ONE_DAY
+    return timestamp(end)
+
+
+class LogFilter(BaseModel):
+    """Which entries are meant."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    q: str = Field("", max_length=1000, description="text in what was asked or answered")
+    status: Literal["ok", "cancelled", "error"] | None = None
+    model: str | None = None
+    endpoint: str | None = None
+    since: Annotated[str, AfterValidator(first_moment)] | None = Field(
+        None, description="a day or a moment; what was finished then or later"
+    )
+    until: Annotated[str, AfterValidator(end_moment)] | None = Field(
+        None, description="a day, which is included, or a moment, which is not"
+    )
+
+    def filter(self) -> dict[str, Any]:
+        """Return it as a reading process takes it."""
+        exact = {"status": self.status, "model": self.model, "endpoint": self.endpoint}
+        return {
+            "q": self.q,
+            "exact": {key: value for key, value in exact.items() if value},
+            "since": self.since,
+            "until": self.until,
+        }
+
+
+class LogQuery(LogFilter):
+    """Which entries are meant, and how many."""
+
+    limit: int | None = Field(None, ge=1, le=1000, description="50, or all as JSON lines")
+    before: str | None = Field(
+        None, pattern=r"^\d{4}-\d\d-\d\d\.\d{1,15}$", description="an earlier answer's `next`"
+    )
+
+
+log = APIRouter(dependencies=[Depends(authorize_reader)], tags=["log"])
+
+
+def open_log(settings: Settings) -> dict[str, Any]:
+    """Return what the routes need, for the app's state."""
+    return {"log_key": log_key(settings), "log_readers": LogReaders(settings.log_dir)}
+
+
+@log.get("/log", response_class=StreamingResponse)
+async def find_entries(request: Request, query: Annotated[LogQuery, Query()]) -> StreamingResponse:
+    """Find entries, newest first: a page of them as JSON, or all as JSON lines."""
+    media_type, _ = negotiate(request.headers.get("accept", "*/*"))
+    job: dict[str, Any] = {"filter": query.filter(), "before": query.before}
+    if media_type in ("application/x-ndjson", "application/jsonl"):
+        job |= {"kind": "lines", "limit": query.limit}
+    else:
+        media_type = "application/json"
+        job |= {"kind": "page", "limit": query.limit or PAGE_LENGTH}
+    return FoundResponse(request.state.log_readers.read(job), media_type)
+
+
+@log.get("/log/figures", response_class=StreamingResponse)
+async def figures(request: Request, query: Annotated[LogFilter, Query()]) -> StreamingResponse:
+    """Say what the log shows about speed and failures: JSON lines, progress before the figures."""
+    job = {"kind": "figures", "filter": query.filter()}
+    return FoundResponse(request.state.log_readers.read(job), "application/x-ndjson")
+
+
+@log.get("/log/{entry_id}", response_class=StreamingResponse)
+async def find_entry(request: Request, entry_id: str) -> StreamingResponse:
+    """Find the entry of a request by its `X-Request-ID`."""
+    job: dict[str, Any] = {"kind": "lines", "filter": {"exact": {"id": entry_id}}, "limit": 1}
+    found = request.state.log_readers.read(job)
+    return FoundResponse(found, "application/json", needs_one=True)
