@@ -24,7 +24,10 @@ SAMPLE = 10_000
 MAX_BUCKETS = 120
 MAX_MODELS = 50
 SLOWEST = 10
-SLOWEST_KEYS = ("id", "started_at", "model", "status", "duration_ms")
+ROW = """id started_at finished_at endpoint model status duration_ms ttft_ms
+ response_tokens""".split()
+PROMPT_LENGTH = 200
+ONE_PIECE_MS = 1
 PROGRESS_SECONDS = 0.25
 HOUR = 3600
 DAY = 24 * HOUR
@@ -88,12 +91,16 @@ class Model:
         self._tokens_per_second = Percentiles()
 
     def add(self, entry: dict[str, Any]) -> None:
-        """Count an entry in; its speed is that of the whole answer, first token included."""
+        """Count an entry in; of the time, as with Ollama, the wait for the first token is no part.
+
+        An answer that came in one piece says nothing about speed.
+        """
         self.entries += 1
-        tokens, duration_ms = entry.get("response_tokens"), entry.get("duration_ms")
-        if tokens and duration_ms:
+        if tokens := entry.get("response_tokens"):
             self._tokens += tokens
-            self._tokens_per_second.add(tokens / duration_ms * 1000)
+            streaming_ms = entry["duration_ms"] - (entry.get("ttft_ms") or 0)
+            if streaming_ms > ONE_PIECE_MS:
+                self._tokens_per_second.add(tokens / streaming_ms * 1000)
 
     def figures(self) -> dict[str, Any]:
         """Return what is shown."""
@@ -125,11 +132,10 @@ class Figures:
         self._buckets[bucket].add(entry)
         if entry.get("status") == "ok":
             self._models[str(entry.get("model"))].add(entry)
-        slow = (duration_ms, self._entries, {key: entry.get(key) for key in SLOWEST_KEYS})
-        if len(self._slowest) < SLOWEST:
-            heapq.heappush(self._slowest, slow)
-        else:
-            heapq.heappushpop(self._slowest, slow)
+        if len(self._slowest) < SLOWEST or duration_ms > self._slowest[0][0]:
+            heapq.heappush(self._slowest, (duration_ms, self._entries, row(entry)))
+            if len(self._slowest) > SLOWEST:
+                heapq.heappop(self._slowest)
 
     def figures(self) -> dict[str, Any]:
         """Return what is shown; stretches of time without entries are left out."""
@@ -146,6 +152,12 @@ class Figures:
             "models": [{"model": name, **model.figures()} for name, model in models[:MAX_MODELS]],
             "slowest": [entry for *_, entry in sorted(self._slowest, reverse=True)],
         }
+
+
+def row(entry: dict[str, Any]) -> dict[str, Any]:
+    """Return what a list shows of an entry."""
+    shown = {key: entry.get(key) for key in ROW}
+    return shown | {"prompt": str(entry.get("prompt") or "")[:PROMPT_LENGTH]}
 
 
 def seconds(finished_at: str) -> float:

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from functools import cache
 from typing import Any
 
-import re2
+import re2  # type: ignore[import-untyped]
 
 SEARCHED = ("prompt", "system", "request", "response", "thinking", "tool_calls", "error")
 PATTERN_LENGTH = 32  # characters of a long text that are looked for in the raw bytes

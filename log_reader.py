@@ -13,11 +13,13 @@ import json
 import os
 import re
 import select
+import signal
 import stat
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from datetime import datetime, timedelta
 from itertools import islice
 from pathlib import Path
 from typing import Any, BinaryIO, Literal, NamedTuple
@@ -26,8 +28,12 @@ import orjson
 
 from log_filter import Filter
 
-BLOCK = 1 << 20
+BLOCK = 1 << 17
 MAX_LINE = 64 << 20
+DISORDER = timedelta(minutes=10)  # of lines in a file, where one process was held up in writing
+LOWEST_PRIORITY = 19
+QUICK_BYTES = 8 << 20  # until then a page is found, or else it is a search that can wait
+END = b"\0"  # of an answer after which another job can come
 DAILY_FILE = re.compile(r"(\d{4}-\d\d-\d\d)\.jsonl")
 
 
@@ -147,11 +153,26 @@ class LogReader:
                 end = os.fstat(fd).st_size
                 end = min(end, self._ends.get(day, end))
                 for start, lines in whole_lines(fd, end):
+                    if self._is_older(lines):
+                        break
                     yield from self._matches(day, start, lines)
                     bytes_read += len(lines)
                     if on_block:
                         on_block(bytes_read)
                     leave_with_the_service()
+                    if bytes_read > QUICK_BYTES:
+                        os.setpriority(os.PRIO_PROCESS, 0, LOWEST_PRIORITY)
+
+    def _is_older(self, lines: bytes) -> bool:
+        """Return whether these lines, and so all before them, are too old to be meant."""
+        if not self.filter.since:
+            return False
+        begin, end = next(all_spans(lines))
+        entry, _ = parse(lines[begin:end])
+        with suppress(KeyError, TypeError, ValueError, OverflowError):
+            newest = datetime.fromisoformat((entry or {})["finished_at"])
+            return newest + DISORDER < datetime.fromisoformat(self.filter.since)
+        return False
 
     def _matches(self, day: str, start: int, lines: bytes) -> Iterator[Found]:
         spans: Iterable[tuple[int, int]] = all_spans(lines)
@@ -177,7 +198,7 @@ def opened(path: Path) -> Iterator[int]:
 
 
 def leave_with_the_service() -> None:
-    """Exit where the service has gone: nothing else comes on the standard input but its end."""
+    """Exit where the service has gone: now nothing but its end can come on the standard input."""
     if select.select([sys.stdin], [], [], 0)[0]:
         sys.exit()
 
@@ -216,9 +237,20 @@ def do(job: Job, out: BinaryIO) -> None:
 
 
 def main() -> None:
-    """Do the job that comes on the standard input."""
-    os.nice(19)  # whoever waits for a token goes first
-    job = json.loads(sys.stdin.buffer.readline())
-    with suppress(BrokenPipeError):
-        do(Job(**job | {"filter": Filter(**job["filter"])}), sys.stdout.buffer)
-        sys.stdout.flush()
+    """Do the jobs that come on the standard input, until one lasts.
+
+    After that one the process has a low priority, which cannot be taken back.
+    """
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is meant for the service
+    out = sys.stdout.buffer
+    try:
+        while line := sys.stdin.buffer.readline():
+            job = json.loads(line)
+            do(Job(**job | {"filter": Filter(**job["filter"])}), out)
+            if os.getpriority(os.PRIO_PROCESS, 0) == LOWEST_PRIORITY:
+                break
+            out.write(END)
+            out.flush()
+        out.flush()
+    except BrokenPipeError:
+        os._exit(1)  # the interpreter would try to flush once more

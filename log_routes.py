@@ -6,13 +6,14 @@ The response's head leaves with the first byte, and a client that leaves ends th
 
 import re
 import sys
-from collections.abc import AsyncGenerator
-from contextlib import aclosing, suppress
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import aclosing, asynccontextmanager, suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
 import anyio
+from anyio.abc import Process
 from fastapi import APIRouter, Depends, HTTPException, Query, Request
 from fastapi.responses import StreamingResponse
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
@@ -25,6 +26,8 @@ from logger import timestamp
 from settings import Settings
 
 MAX_READERS = 8
+MAX_IDLE = 2
+END = b"\0"  # of what a process found that can do another job; no JSON holds it
 PAGE_LENGTH = 50
 COMMAND = [sys.executable, "-c", "import log_reader; log_reader.main()"]
 ROOT = Path(__file__).parent
@@ -37,33 +40,58 @@ class ReaderError(Exception):
 
 
 class LogReaders:
-    """The processes that read the log, so many at a time; who comes later waits for a place."""
+    """The processes that read the log, so many at a time; who comes later waits for a place.
 
-    def __init__(self, folder: Path, limit: int = MAX_READERS) -> None:
+    One that found quickly is kept for the next: Python takes longer to start than a page to find.
+    """
+
+    def __init__(self, folder: Path) -> None:
         self._folder = folder
-        self._places = anyio.Semaphore(limit)
+        self._places = anyio.Semaphore(MAX_READERS)
+        self._idle: list[Process] = []
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *exc_info: object) -> None:
+        for process in self._idle:
+            await process.aclose()
 
     async def read(self, job: dict[str, Any]) -> AsyncGenerator[bytes, None]:
         """Yield what a process of its own finds; closed before its end, this ends the process.
 
         Raises:
+            OSError: no process can be started.
             ReaderError: the process failed.
         """
-        async with (
-            self._places,
-            await anyio.open_process(COMMAND, stderr=None, cwd=ROOT) as process,
-        ):
+        async with self._places, self._process() as process:
             assert process.stdin and process.stdout
-            try:
-                with suppress(anyio.BrokenResourceError):
-                    await process.stdin.send(to_json({"folder": str(self._folder), **job}) + b"\n")
-                async for data in process.stdout:
-                    yield data
-                if await process.wait():
-                    raise ReaderError
-            finally:
+            with suppress(anyio.BrokenResourceError):  # it has died; its exit status is looked at
+                await process.stdin.send(to_json({"folder": str(self._folder), **job}) + b"\n")
+            async for data in process.stdout:
+                if found := data.removesuffix(END):
+                    yield found
+                if data.endswith(END):
+                    self._idle.append(process)
+                    return
+            if await process.wait():
+                raise ReaderError
+
+    @asynccontextmanager
+    async def _process(self) -> AsyncIterator[Process]:
+        self._idle = [process for process in self._idle if process.returncode is None]
+        if self._idle:
+            process = self._idle.pop()
+        else:
+            process = await anyio.open_process(COMMAND, stderr=None, cwd=ROOT)
+        try:
+            yield process
+        finally:
+            if process not in self._idle[:MAX_IDLE]:
+                self._idle = self._idle[:MAX_IDLE]
                 with suppress(ProcessLookupError):
                     process.kill()
+                await process.aclose()
 
 
 class FoundResponse(StreamingResponse):
@@ -128,21 +156,26 @@ def end_moment(text: str) -> str:
     return timestamp(end)
 
 
-class LogFilter(BaseModel):
-    """Which entries are meant."""
+class LogSpan(BaseModel):
+    """When an entry was finished."""
 
     model_config = ConfigDict(extra="forbid")
 
-    q: str = Field("", max_length=1000, description="text in what was asked or answered")
-    status: Literal["ok", "cancelled", "error"] | None = None
-    model: str | None = None
-    endpoint: str | None = None
     since: Annotated[str, AfterValidator(first_moment)] | None = Field(
         None, description="a day or a moment; what was finished then or later"
     )
     until: Annotated[str, AfterValidator(end_moment)] | None = Field(
         None, description="a day, which is included, or a moment, which is not"
     )
+
+
+class LogFilter(LogSpan):
+    """Which entries are meant."""
+
+    q: str = Field("", max_length=1000, description="text in what was asked or answered")
+    status: Literal["ok", "cancelled", "error"] | None = None
+    model: str | None = None
+    endpoint: str | None = None
 
     def filter(self) -> dict[str, Any]:
         """Return it as a reading process takes it."""
@@ -167,9 +200,11 @@ class LogQuery(LogFilter):
 log = APIRouter(dependencies=[Depends(authorize_reader)], tags=["log"])
 
 
-def open_log(settings: Settings) -> dict[str, Any]:
-    """Return what the routes need, for the app's state."""
-    return {"log_key": log_key(settings), "log_readers": LogReaders(settings.log_dir)}
+@asynccontextmanager
+async def log_state(settings: Settings) -> AsyncIterator[dict[str, Any]]:
+    """Have what the routes need, for the app's state."""
+    async with LogReaders(settings.log_dir) as readers:
+        yield {"log_key": log_key(settings), "log_readers": readers}
 
 
 @log.get("/log", response_class=StreamingResponse)
@@ -193,8 +228,11 @@ async def figures(request: Request, query: Annotated[LogFilter, Query()]) -> Str
 
 
 @log.get("/log/{entry_id}", response_class=StreamingResponse)
-async def find_entry(request: Request, entry_id: str) -> StreamingResponse:
-    """Find the entry of a request by its `X-Request-ID`."""
-    job: dict[str, Any] = {"kind": "lines", "filter": {"exact": {"id": entry_id}}, "limit": 1}
+async def find_entry(
+    request: Request, entry_id: str, span: Annotated[LogSpan, Query()]
+) -> StreamingResponse:
+    """Find the entry of a request by its `X-Request-ID`; sooner where it is said when."""
+    filter = {"exact": {"id": entry_id}, **span.model_dump()}
+    job: dict[str, Any] = {"kind": "lines", "filter": filter, "limit": 1}
     found = request.state.log_readers.read(job)
     return FoundResponse(found, "application/json", needs_one=True)
