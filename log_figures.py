@@ -160,9 +160,9 @@ def row(entry: dict[str, Any]) -> dict[str, Any]:
     return shown | {"prompt": str(entry.get("prompt") or "")[:PROMPT_LENGTH]}
 
 
-def seconds(finished_at: str) -> float:
+def seconds(moment: str) -> float:
     """Return a moment of the log in seconds since 1970."""
-    return datetime.fromisoformat(finished_at).timestamp()
+    return datetime.fromisoformat(moment).timestamp()
 
 
 def moment(timestamp: float) -> str:
@@ -173,13 +173,18 @@ def moment(timestamp: float) -> str:
 def span(reader: LogReader) -> tuple[str, str]:
     """Return when the oldest and the newest entry that can be meant were finished."""
     times = replace(reader.filter, q="", exact={})
-    newest = next(LogReader(reader.folder, times).find(), None)
-    if newest is None:
-        now = moment(time.time())
-        return times.since or now, times.until or now
-    oldest = reader.oldest() or newest.entry
-    since = max(times.since or "", str(oldest["finished_at"]))
-    return since, str(newest.entry["finished_at"])
+    latest = (found.entry for found in LogReader(reader.folder, times).find())
+    until = next(filter(None, map(finished_at, latest)), moment(time.time()))
+    since = next(filter(None, map(finished_at, reader.oldest())), until)
+    return min(max(since, times.since or since), until), until
+
+
+def finished_at(entry: dict[str, Any]) -> str | None:
+    """Return when the entry was finished, None where it is none of ours."""
+    with suppress(KeyError, TypeError, ValueError):
+        seconds(entry["finished_at"])
+        return str(entry["finished_at"])
+    return None
 
 
 def write_figures(reader: LogReader, out: BinaryIO) -> None:

@@ -85,7 +85,8 @@ def whole_lines(fd: int, end: int) -> Iterator[tuple[int, bytes]]:
         else:
             lines = b"".join((block[cut:], *reversed(pieces)))
             pieces = [block[:cut]]
-            yield start + cut, lines
+            if lines:
+                yield start + cut, lines
         end = start
 
 
@@ -138,12 +139,12 @@ class LogReader:
                 size += (self._path(day)).lstat().st_size
         return size
 
-    def oldest(self) -> dict[str, Any] | None:
-        """Return the first entry of the first day that can be meant, where it is easily had."""
+    def oldest(self) -> Iterator[dict[str, Any]]:
+        """Yield the first entries of the first day that can be meant, whatever the filter."""
         with suppress(OSError, IndexError), opened(self._path(self.days[-1])) as fd:
-            parsed = (parse(line)[0] for line in os.pread(fd, BLOCK, 0).splitlines())
-            return next((entry for entry in parsed if entry), None)
-        return None
+            for line in os.pread(fd, BLOCK, 0).split(b"\n"):
+                if entry := parse(line)[0]:
+                    yield entry
 
     def find(self, on_block: Callable[[int], None] | None = None) -> Iterator[Found]:
         """Yield the entries that are meant, newest first; say how many bytes have been read."""

@@ -1,0 +1,365 @@
+"""The reading process, asked as the service asks it: a job on its input, the answer back."""
+
+import json
+import os
+import random
+import statistics
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from log_figures import SAMPLE, Percentiles
+from log_filter import holds, json_pattern
+from log_reader import BLOCK, MAX_LINE
+from log_routes import COMMAND, END, ROOT
+
+DAY = "2026-11-24"
+TROUBLESOME = 'aAsSßẞſkKKfiﬁﬀﬃtŉİıïÄäжЖσςΣ你😀𐐀𐐨"\\/\n\t\x00\x1f\x7f\u2028 '
+
+
+def entry(id: str, **changes: Any) -> dict[str, Any]:
+    """Return an entry of the log."""
+    return {
+        "id": id,
+        "finished_at": f"{DAY}T12:00:00.000000Z",
+        "duration_ms": 1000.0,
+        "endpoint": "/generate",
+        "model": "tinyllama",
+        "status": "ok",
+        "prompt": "Why?",
+        "system": None,
+        "response": "Because.",
+        "ttft_ms": 100.0,
+        "response_tokens": 90,
+    } | changes
+
+
+def write(folder: Path, *entries: dict[str, Any] | bytes, day: str = DAY) -> Path:
+    """Append the entries, or bytes as they are, to the day's file."""
+    folder.mkdir(exist_ok=True)
+    path = folder / f"{day}.jsonl"
+    with path.open("ab") as file:
+        for one in entries:
+            file.write(one if isinstance(one, bytes) else json.dumps(one).encode() + b"\n")
+    return path
+
+
+@contextmanager
+def reading(folder: Path, kind: str = "lines", **job: Any) -> Iterator[subprocess.Popen[bytes]]:
+    """Have a process do a job."""
+    keys = {key: job.pop(key) for key in ("limit", "before") if key in job}
+    job = {"kind": kind, "folder": str(folder), "filter": job, **keys}
+    pipe = subprocess.PIPE
+    with subprocess.Popen(
+        COMMAND, bufsize=0, stdin=pipe, stdout=pipe, stderr=pipe, cwd=ROOT
+    ) as process:
+        assert process.stdin
+        process.stdin.write(json.dumps(job).encode() + b"\n")
+        try:
+            yield process
+        finally:
+            process.kill()
+
+
+def read_to_end(process: subprocess.Popen[bytes]) -> bytes:
+    """Return the answer, which has to be whole."""
+    assert process.stdout and process.stderr
+    data = bytearray()
+    while not data.endswith(END) and (more := os.read(process.stdout.fileno(), 1 << 20)):
+        data += more
+    if not data.endswith(END):
+        assert process.wait() == 0, process.stderr.read().decode()
+    return bytes(data).removesuffix(END)
+
+
+def find(folder: Path, **job: Any) -> list[str]:
+    """Return the ids of what a search finds."""
+    with reading(folder, **job) as process:
+        return [json.loads(line)["id"] for line in read_to_end(process).splitlines()]
+
+
+def page(folder: Path, **job: Any) -> tuple[list[str], str | None]:
+    """Return the ids on a page, and the cursor to the next."""
+    with reading(folder, "page", **job) as process:
+        body = json.loads(read_to_end(process))
+    return [found["id"] for found in body["entries"]], body["next"]
+
+
+def figures(folder: Path, **job: Any) -> Any:
+    """Return the figures."""
+    with reading(folder, "figures", **job) as process:
+        return json.loads(read_to_end(process).splitlines()[-1])
+
+
+def test_entries_of_every_length_come_newest_first(tmp_path: Path) -> None:
+    """Lines that end before, at and behind a block's edge, and go over several blocks."""
+    lengths = [1, BLOCK - 1, 5, BLOCK, 3 * BLOCK, 7, BLOCK // 2, BLOCK + 1] * 2
+    lengths += [random.Random(1).randrange(BLOCK // 3) for _ in range(30)]
+    ids = [str(number) for number in range(len(lengths))]
+    write(tmp_path, *(entry(id, prompt="x" * n) for id, n in zip(ids, lengths, strict=True)))
+    write(tmp_path, entry("next day"), day="2026-11-25")
+    write(tmp_path, entry("day before"), day="2026-11-23")
+    assert find(tmp_path) == ["next day", *reversed(ids), "day before"]
+    assert find(tmp_path, q="why?") == ["next day", "day before"]
+
+
+@pytest.mark.parametrize("ensure_ascii", [True, False])
+@pytest.mark.parametrize(
+    ("text", "q"),
+    [
+        ("Grüße aus München", "GRÜSSE AUS mün"),
+        ("STRASSE", "straße"),
+        ('she said "hi"', 'said "HI"'),
+        ("one\ntwo\tthree", "one\nTWO\tthree"),
+        ("C:\\temp/x", "c:\\TEMP/X"),
+        ("Привет, мир", "пРИВЕТ"),
+        ("Ὀδυσσεύς", "ὈΔΥΣΣΕΎΣ"),
+        ("a 😀 b", "😀"),
+        ("你好", "你好"),
+        ("x" * 300_000 + " needle at the end", "Needle"),
+    ],
+)
+def test_text_is_found_whatever_its_case_and_escapes(
+    tmp_path: Path, text: str, q: str, ensure_ascii: bool
+) -> None:
+    for key, value in {
+        "prompt": text,
+        "system": text,
+        "response": f"before {text} after",
+        "thinking": text,
+        "error": text,
+        "request": {"messages": [{"content": text}]},
+        "tool_calls": [{"function": {"arguments": {"where": text}}}],
+    }.items():
+        line = json.dumps(entry(key, **{key: value}), ensure_ascii=ensure_ascii)
+        write(tmp_path, line.encode() + b"\n", entry("another"))
+    searched = ["tool_calls", "request", "error", "thinking", "response", "system", "prompt"]
+    assert find(tmp_path, q=q) == searched
+
+
+def test_ascii_that_is_escaped_is_found(tmp_path: Path) -> None:
+    write(tmp_path, json.dumps(entry("a", prompt="PLACE")).replace("LA", r"\u004c\u0041").encode())
+    assert find(tmp_path, q="place") == ["a"]
+
+
+def test_only_what_was_asked_and_answered_is_searched(tmp_path: Path) -> None:
+    write(tmp_path, entry("a", user_agent="curl"))
+    assert find(tmp_path, q="duration_ms") == find(tmp_path, q="curl") == []
+
+
+@given(st.text(TROUBLESOME, min_size=1, max_size=4), st.data(), st.booleans())
+def test_the_raw_pattern_misses_nothing(q: str, data: st.DataObject, ensure_ascii: bool) -> None:
+    """Whatever a parsed line holds, its raw bytes match; the same where JSON holds JSON."""
+    cases = [q, q.upper(), q.lower(), q.casefold(), q.title()]
+    text = data.draw(st.text(TROUBLESOME, max_size=3)) + data.draw(st.sampled_from(cases))
+    line = json.dumps({"prompt": text}, ensure_ascii=ensure_ascii)
+    nested = json.dumps({"request": line}, ensure_ascii=ensure_ascii)
+    if holds(text, q.casefold()):
+        assert json_pattern(q).search(line.encode())
+        assert json_pattern(q).search(nested.encode())
+
+
+def test_a_folded_text_is_found_across_pieces() -> None:
+    for offset in range(-3, 3):
+        assert holds("x" * ((1 << 20) + offset) + "NEEDLE" + "y" * 100, "needle")
+
+
+def test_exact_filters(tmp_path: Path) -> None:
+    write(tmp_path, entry("a"), entry("b", status="error"), entry("c", model="llama"))
+    write(tmp_path, entry("d", endpoint="/api/chat", model='odd "name"'))
+    assert find(tmp_path, exact={"status": "error"}) == ["b"]
+    assert find(tmp_path, exact={"model": "llama"}) == ["c"]
+    assert find(tmp_path, exact={"model": "LLAMA"}) == []
+    assert find(tmp_path, exact={"model": 'odd "name"', "endpoint": "/api/chat"}) == ["d"]
+    assert find(tmp_path, exact={"model": 'odd "name"', "endpoint": "/stream"}) == []
+    assert find(tmp_path, exact={"id": "c"}, limit=1) == ["c"]
+
+
+def test_a_span_of_time(tmp_path: Path) -> None:
+    for day in ("2026-11-23", "2026-11-24", "2026-11-25"):
+        for hour in ("00", "12", "23"):
+            finished_at = f"{day}T{hour}:00:00.000000Z"
+            write(tmp_path, entry(f"{day[-2:]} {hour}", finished_at=finished_at), day=day)
+    since, until = "2026-11-23T12:00:00.000000Z", "2026-11-25T00:00:00.000000Z"
+    assert find(tmp_path, since=since, until=until) == ["24 23", "24 12", "24 00", "23 23", "23 12"]
+    assert len(find(tmp_path, since=since)) == 8
+    assert len(find(tmp_path, until=until)) == 6
+
+
+def test_since_ends_the_reading_of_a_file_but_forgives_some_disorder(tmp_path: Path) -> None:
+    def at(id: str, time: str) -> dict[str, Any]:
+        return entry(id, finished_at=f"{DAY}T{time}.000000Z", prompt="x" * BLOCK)
+
+    write(tmp_path, at("far too early in the file", "14:00:00"), at("a", "12:00:00"))
+    write(tmp_path, at("b", "13:30:00"), at("held up", "13:25:00"), at("c", "13:40:00"))
+    assert find(tmp_path, since=f"{DAY}T13:30:00.000000Z") == ["c", "b"]
+
+
+def test_what_is_no_entry_is_passed_over(tmp_path: Path) -> None:
+    whole = json.dumps(entry("torn")).encode()
+    write(tmp_path, whole[:40] + b"\n", entry("a"), b"\n\n", b"\x00\xff\xfe\n", b"[1]\n", b"7\n")
+    write(tmp_path, b"{" * 5000 + b"\n", b"[" * 100_000 + b"\n", entry("b"), whole[:-1])
+    assert find(tmp_path) == ["b", "a"]
+    assert find(tmp_path, q="why") == ["b", "a"]
+    write(tmp_path, b"\n", json.dumps(entry("lacks only its line end")).encode())
+    assert find(tmp_path) == ["lacks only its line end", "b", "a"]
+
+
+def test_what_only_python_takes_for_json_comes_as_json(tmp_path: Path) -> None:
+    write(tmp_path, entry("a", options={"x": float("nan")}, prompt="half \ud83d of a pair"))
+    with reading(tmp_path) as process:
+        line = read_to_end(process)
+    assert b"NaN," not in line and b"NaN}" not in line
+    assert json.loads(line)["prompt"] == "half \ud83d of a pair"
+
+
+def test_an_entry_comes_as_it_stands(tmp_path: Path) -> None:
+    line = b'{"id": "a",  "later_key": {"z": 1.50, "a": "\\u00fc"}}'
+    write(tmp_path, line + b"\n")
+    with reading(tmp_path) as process:
+        assert read_to_end(process) == line + b"\n"
+
+
+def test_a_cursor_stays_right_while_entries_come(tmp_path: Path) -> None:
+    write(tmp_path, *(entry(str(number)) for number in range(25)))
+    seen: list[str] = []
+    ids, cursor = page(tmp_path, limit=10)
+    while cursor:
+        seen += ids
+        write(tmp_path, *(entry("new") for _ in range(3)))
+        write(tmp_path, entry("new too"), day="2026-11-25")
+        ids, cursor = page(tmp_path, limit=10, before=cursor)
+    assert seen + ids == [str(number) for number in reversed(range(25))]
+    assert page(tmp_path, limit=30, before=f"{DAY}.0") == ([], None)
+
+
+def test_a_page_that_ends_with_the_oldest_entry_is_the_last(tmp_path: Path) -> None:
+    write(tmp_path, entry("a"), entry("b"))
+    assert page(tmp_path, limit=2) == (["b", "a"], None)
+    assert page(tmp_path, limit=1)[1] is not None
+
+
+@pytest.mark.parametrize("offset", ["1", "100", "99999999999999"])
+def test_a_forged_cursor_finds_whole_entries_or_none(tmp_path: Path, offset: str) -> None:
+    write(tmp_path, entry("a"), entry("b"))
+    ids, _ = page(tmp_path, limit=10, before=f"{DAY}.{offset}")
+    assert ids in ([], ["b", "a"])
+
+
+@pytest.mark.parametrize("accident", ["moved", "deleted", "truncated", "grown", "folder"])
+def test_a_file_that_changes_under_a_search_breaks_nothing(tmp_path: Path, accident: str) -> None:
+    folder = tmp_path / "logs"
+    entries = [entry(str(number), prompt="x" * 1000) for number in range(3000)]
+    path = write(folder, *entries)
+    write(folder, entry("of the day before"), day="2026-11-23")
+    with reading(folder) as process:
+        assert process.stdout
+        first = process.stdout.readline()  # the pipe is full now, and the process waits
+        if accident == "moved":
+            path.rename(tmp_path / "elsewhere")
+        elif accident == "deleted":
+            path.unlink()
+        elif accident == "truncated":
+            os.truncate(path, 5000)
+        elif accident == "grown":
+            write(folder, *entries)
+        else:
+            folder.rename(tmp_path / "elsewhere")
+        found = [json.loads(line)["id"] for line in (first + read_to_end(process)).splitlines()]
+    if accident == "folder":
+        assert found == [str(number) for number in reversed(range(3000))]
+    elif accident == "truncated":
+        assert found[0] == "2999" and found[-1] == "of the day before"
+        assert found[:-1] == sorted(found[:-1], key=int, reverse=True)
+    else:
+        ids = [str(number) for number in reversed(range(3000))]
+        assert found == [*ids, "of the day before"]
+
+
+def test_nothing_but_the_daily_files_is_read(tmp_path: Path) -> None:
+    folder = tmp_path / "logs"
+    outside = write(tmp_path / "outside", entry("secret"))
+    write(folder, entry("a"))
+    (folder / "2026-11-23.jsonl").symlink_to(outside)
+    (folder / "2026-11-22.jsonl").mkdir()
+    os.mkfifo(folder / "2026-11-21.jsonl")
+    for name in (".key", "2026-11-20.jsonl.gz", "x2026-11-20.jsonl", "2026-11-20.jsonl\n"):
+        (folder / name).write_bytes(outside.read_bytes())
+    assert find(folder) == ["a"]
+    assert page(folder, limit=5, before="2026-11-23.500") == ([], None)
+    assert find(tmp_path / "not there") == []
+    assert figures(tmp_path / "not there")["entries"] == 0
+
+
+def test_a_line_of_64_mib_is_read_and_a_longer_one_passed_over(tmp_path: Path) -> None:
+    blank = len(json.dumps(entry("long", response="")))
+    write(tmp_path, entry("a"), entry("too long", response="x" * (2 * MAX_LINE)))
+    write(tmp_path, entry("long", response="x" * (MAX_LINE - blank)), entry("b"))
+    with reading(tmp_path) as process:
+        lines = read_to_end(process).splitlines()
+    assert [json.loads(line)["id"] for line in lines] == ["b", "long", "a"]
+    assert len(lines[1]) == MAX_LINE
+
+
+def test_the_process_goes_with_the_service(tmp_path: Path) -> None:
+    write(tmp_path, entry("old", prompt="x" * 5 * BLOCK), entry("new", prompt="x" * BLOCK))
+    with reading(tmp_path) as process:
+        process.stdin.close()  # type: ignore[union-attr]
+        assert b'"old"' not in read_to_end(process)
+
+
+def test_the_figures_are_those_of_the_entries(tmp_path: Path) -> None:
+    entries = [
+        entry(
+            str(number),
+            finished_at=f"{DAY}T{number // 60:02}:{number % 60:02}:00.000000Z",
+            status=("ok", "ok", "error", "cancelled")[number % 4],
+            duration_ms=float(number),
+            ttft_ms=number / 2,
+            model=f"model {number % 3}",
+            prompt="p" * 300,
+        )
+        for number in range(600)
+    ]
+    write(tmp_path, *entries, b"{}\n", b'{"finished_at": 7}\n')
+    got = figures(tmp_path)
+    assert got["since"] == entries[0]["finished_at"] and got["until"] == entries[-1]["finished_at"]
+    assert got["entries"] == 600 and got["bucket_seconds"] == 300
+    assert len(got["buckets"]) == 120
+    bucket = got["buckets"][1]  # five minutes: the entries 5 to 9
+    assert bucket["start"] == f"{DAY}T00:05:00Z"
+    assert (bucket["ok"], bucket["error"], bucket["cancelled"]) == (3, 1, 1)
+    assert bucket["ttft_ms"]["p50"] == 3.5
+    assert bucket["duration_ms"]["p50"] == 8  # of 5, 8 and 9: whole answers only
+    (model,) = [model for model in got["models"] if model["model"] == "model 0"]
+    speeds = [90 / (n / 2) * 1000 for n in range(3, 600, 3) if n % 4 < 2]
+    assert model["entries"] == len(speeds) + 1 and model["response_tokens"] == 90 * 100
+    assert model["tokens_per_second"]["p50"] == pytest.approx(statistics.median(speeds), rel=0.01)
+    assert [slow["id"] for slow in got["slowest"]] == [str(n) for n in range(599, 589, -1)]
+    assert got["slowest"][0]["prompt"] == "p" * 200
+    assert figures(tmp_path, exact={"status": "error"})["entries"] == 150
+
+
+def test_the_figures_of_a_decade_have_few_buckets(tmp_path: Path) -> None:
+    for year in range(2016, 2027):
+        day = f"{year}-01-01"
+        write(tmp_path, entry("a", finished_at=f"{day}T00:00:00.000000Z"), day=day)
+    assert figures(tmp_path)["entries"] == 11
+
+
+def test_percentiles_of_many_values_are_close_and_take_little_memory() -> None:
+    percentiles = Percentiles()
+    values = list(range(20 * SAMPLE))
+    random.Random(1).shuffle(values)
+    for value in values:
+        percentiles.add(value)
+    got = percentiles.figures()
+    assert got and len(percentiles._values) == SAMPLE
+    for name, share in {"p50": 0.5, "p95": 0.95, "p99": 0.99}.items():
+        assert got[name] / len(values) == pytest.approx(share, abs=0.03)
