@@ -89,9 +89,7 @@ class LogReaders:
         finally:
             if process not in self._idle[:MAX_IDLE]:
                 self._idle = self._idle[:MAX_IDLE]
-                with suppress(ProcessLookupError):
-                    process.kill()
-                await process.aclose()
+                await process.aclose()  # cancelled it kills, else the process sees its input end
 
 
 class FoundResponse(StreamingResponse):

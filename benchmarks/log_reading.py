@@ -202,7 +202,7 @@ def search(client: httpx.Client, found: list[int], **params: str) -> None:
 
 def others(text: str, files: list[str]) -> dict[str, list[str]]:
     """Return what others would be asked to find the text, those that are installed."""
-    fields = '[.prompt, .response] | map(ascii_downcase) | any(contains("' + text.lower() + '"))'
+    fields = '[.prompt, .response] | any(test("' + text + '"; "i"))'
     columns = "columns={prompt: 'VARCHAR', response: 'VARCHAR'}, ignore_errors=true"
     query = f"select count(*) from read_json({files}, format='newline_delimited', {columns}) "
     query += f"where contains(lower(prompt), '{text.lower()}') or "

@@ -4,9 +4,11 @@ import json
 import os
 import re
 import signal
+import socket
 import stat
 import sys
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from pathlib import Path
 from subprocess import run
 from typing import Any
@@ -253,7 +255,8 @@ def test_leaving_ends_a_search(service: Service, path: str) -> None:
 def test_leaving_while_nothing_is_taken_ends_a_search(service: Service) -> None:
     write(service.log_dir, *(entry(str(n), prompt="x" * 10_000) for n in range(5_000)))
     with service.client.stream("GET", "/log", headers=JSON_LINES) as answer:
-        next(answer.iter_raw())
+        chunks = answer.iter_raw()  # httpx closes the connection with its iterator
+        next(chunks)
         eventually(readers)
     eventually(lambda: not readers())
 
@@ -274,19 +277,20 @@ def test_a_stop_ends_searches(serve: Serve, tmp_path: Path) -> None:
         assert "Traceback" not in service.output
 
 
-def test_more_searches_than_processes_wait_for_their_turn(
-    service: Service, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_more_searches_than_processes_wait_for_their_turn(service: Service) -> None:
     endless(service.log_dir)
-    with ThreadPoolExecutor(log_routes.MAX_READERS + 2) as pool:
-        for _ in range(log_routes.MAX_READERS + 2):
-            pool.submit(
-                httpx.get, f"{service.url}/log/none", headers=service.client.headers, timeout=4
-            )
-        eventually(lambda: len(readers()) == log_routes.MAX_READERS)
-    eventually(lambda: not readers())
     write(service.log_dir, entry("b"), day="2026-11-25")
+    port = int(service.url.rpartition(":")[2])
+    request = f"GET /log/none HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {KEY}\r\n\r\n"
+    with ExitStack() as searches:
+        for _ in range(log_routes.MAX_READERS + 2):
+            search = searches.enter_context(socket.create_connection(("127.0.0.1", port)))
+            search.sendall(request.encode())
+        eventually(lambda: len(readers()) == log_routes.MAX_READERS)
+        with pytest.raises(httpx.ReadTimeout):
+            service.client.get("/log/b", timeout=1)
     assert service.client.get("/log/b").status_code == 200
+    eventually(lambda: len(readers()) <= log_routes.MAX_IDLE)
 
 
 def test_a_process_that_fails_is_a_503(service: Service, monkeypatch: pytest.MonkeyPatch) -> None:
