@@ -209,7 +209,13 @@ async def lifespan(app: FastAPI) -> AsyncIterator[dict[str, Any]]:
     settings: Settings = app.state.settings
     in_flight = InFlight(settings.max_concurrency)
     async with (
-        JsonlLog(settings.log_dir, fsync=settings.log_fsync, timeout=settings.log_timeout) as log,
+        JsonlLog(
+            settings.log_dir,
+            fsync=settings.log_fsync,
+            timeout=settings.log_timeout,
+            keep_texts=settings.log_content == "full",
+            retention_days=settings.log_retention_days,
+        ) as log,
         create_llm_service(settings) as service,
         log_routes.log_state(settings) as log_state,
     ):

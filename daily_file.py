@@ -9,12 +9,15 @@ full disk left of our own write is taken back.
 import errno
 import fcntl
 import os
+import re
 import stat
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from itertools import accumulate
 from pathlib import Path
 from typing import Any
+
+DAY = re.compile(r"\d{4}-\d{2}-\d{2}")
 
 
 class DailyFile:
@@ -83,6 +86,18 @@ class DailyFile:
             fd, self._fd = self._fd, None
             with suppress(OSError):
                 self._system.close(fd)
+
+    def remove_before(self, day: str) -> Iterator[Path]:
+        """Remove the files of days before this one, and yield each that is gone by our doing.
+
+        Nothing else of the folder, and no link; another worker may be at the same.
+        """
+        for path in sorted(self.directory.glob("*.jsonl")):
+            if DAY.fullmatch(path.stem) and path.stem < day:
+                with suppress(FileNotFoundError):
+                    if stat.S_ISREG(path.lstat().st_mode):
+                        path.unlink()
+                        yield path
 
     def _open(self, day: str) -> int:
         path = self.directory / f"{day}.jsonl"

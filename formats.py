@@ -11,7 +11,8 @@ from starlette.types import Message, Receive, Scope, Send
 from client import Client
 from exchange import Chunk
 from llm_services import LLMServiceError
-from logger import LogUnavailableError, one_line
+from log_entry import one_line
+from logger import LogUnavailableError
 from recorder import Recording
 
 QUALITY = re.compile(r";\s*q\s*=\s*([\d.]+)")

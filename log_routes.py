@@ -22,7 +22,7 @@ from starlette.types import Send
 
 from formats import negotiate
 from log_key import authorize_reader, log_key
-from logger import timestamp
+from log_entry import timestamp
 from settings import Settings
 
 MAX_READERS = 8

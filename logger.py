@@ -11,23 +11,24 @@ request gave up while somebody else held it says so.
 
 import asyncio
 import errno
-import json
 import logging
 import os
 import queue
 import threading
 from contextlib import suppress
-from dataclasses import asdict, dataclass, replace
-from datetime import UTC, datetime
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from itertools import groupby
 from pathlib import Path
-from typing import Any, Literal, Self
-
-from pydantic_core import to_json
+from typing import Any, Self
 
 from daily_file import DailyFile
+from log_entry import LogEntry, timestamp
 
 RETRY_SECONDS = 0.5
+DAY_CHECK_SECONDS = 60.0
+"""How often an idle log looks whether a new day has begun, to remove old ones."""
+
 SMALL_BYTES = 4096
 """Room for a usual entry: where a try that did not fit found so much, others may fit."""
 
@@ -36,68 +37,6 @@ diagnostics = logging.getLogger("minivault")
 
 class LogUnavailableError(Exception):
     """The log cannot be written; the message names the file and the system's reason."""
-
-
-@dataclass(slots=True)
-class LogEntry:
-    """One request and what came of it; the keys of a line, in their order."""
-
-    id: str
-    started_at: str
-    finished_at: str
-    duration_ms: float
-    endpoint: str
-    llm_type: str
-    model: str | None
-    status: Literal["ok", "cancelled", "error"]
-    prompt: str | None
-    system: str | None
-    options: dict[str, Any] | None
-    format: Any
-    think: Any
-    response: str
-    thinking: str | None
-    error: str | None
-    ttft_ms: float | None
-    prompt_tokens: int | None
-    response_tokens: int | None
-    finish_reason: str | None = None
-    tool_calls: list[dict[str, Any]] | None = None
-    request: bytes | str | None = None
-    """JSON as it was sent, where it is bytes."""
-    client: str | None = None
-    user_agent: str | None = None
-    trace_id: str | None = None
-
-    @property
-    def day(self) -> str:
-        """The UTC day on which the answer was finished, `YYYY-MM-DD`."""
-        return self.finished_at[:10]
-
-    def line(self) -> bytes:
-        """Return the entry as a line of JSON."""
-        sent = self.request if isinstance(self.request, bytes) else None
-        entry = replace(self, request=None) if sent else self
-        try:
-            line = to_json(entry)
-        except ValueError:  # text that is not Unicode, as in a file's name: \u escapes carry it
-            line = json.dumps(asdict(entry), separators=(",", ":")).encode()
-        if sent:  # the last of its kind: behind it there is no object that could hold another
-            before, key, after = line.rpartition(b'"request":')
-            line = before + key + sent.replace(b"\n", b" ") + after.removeprefix(b"null")
-        return one_line(line) + b"\n"
-
-
-def one_line(data: bytes) -> bytes:
-    """Return JSON without the three characters at which Python, unlike JSON, ends a line too."""
-    for character in ("\u2028", "\u2029", "\x85"):
-        data = data.replace(character.encode(), b"\\u%04x" % ord(character))
-    return data
-
-
-def timestamp(moment: datetime) -> str:
-    """Return the moment as RFC 3339 in UTC with microseconds."""
-    return moment.astimezone(UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
 
 
 @dataclass(slots=True)
@@ -112,16 +51,27 @@ class JsonlLog:
     """The log that requests append to; an async context that runs the thread which writes it."""
 
     def __init__(
-        self, directory: Path, *, fsync: bool = False, timeout: float = 5, system: Any = os
+        self,
+        directory: Path,
+        *,
+        fsync: bool = False,
+        timeout: float = 5,
+        keep_texts: bool = True,
+        retention_days: int = 0,
+        system: Any = os,
     ) -> None:
-        """A write that takes longer than `timeout` seconds counts as failing."""
+        """A write that takes longer than `timeout` seconds counts as failing; files of days that
+        are older than `retention_days` are removed, 0 keeps all."""
         self._file = DailyFile(directory, fsync=fsync, system=system)
         self._timeout = timeout
+        self._keep_texts = keep_texts
+        self._retention_days = retention_days
         self._queue: queue.SimpleQueue[_Waiting | None] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._run, name="log", daemon=True)
         # the thread's
         self._batch: list[_Waiting] = []
         self._fault: str | None = None
+        self._day = ""
         # the event loop's
         self._stall: str | None = None
 
@@ -164,7 +114,7 @@ class JsonlLog:
             LogUnavailableError: it could not be written now. It is kept, marked as an error, and
                 written when writing works again.
         """
-        await self._put(entry)
+        await self._put(entry if self._keep_texts else entry.without_texts())
 
     async def _put(self, entry: LogEntry | None) -> None:
         waiting = _Waiting(entry, self._loop.create_future())
@@ -200,6 +150,7 @@ class JsonlLog:
             arrived = self._arrived()
             running = None not in arrived
             self._batch += filter(None, arrived)
+            self._remove_old_days()
             if self._batch or self._fault:
                 self._batch = self._write(self._batch)
         self._file.close()
@@ -209,10 +160,22 @@ class JsonlLog:
         arrived: list[_Waiting | None] = []
         with suppress(queue.Empty):
             retry = self._fault or self._batch
-            arrived.append(self._queue.get(timeout=RETRY_SECONDS if retry else None))
+            arrived.append(self._queue.get(timeout=RETRY_SECONDS if retry else DAY_CHECK_SECONDS))
             while True:
                 arrived.append(self._queue.get_nowait())
         return arrived
+
+    def _remove_old_days(self) -> None:
+        today = datetime.now(UTC).date()
+        if not self._retention_days or self._day == str(today):
+            return
+        self._day = str(today)
+        oldest = today - timedelta(days=self._retention_days)
+        try:
+            for path in self._file.remove_before(str(oldest)):
+                diagnostics.info("removed %s: its day is older than the retention", path)
+        except OSError as exc:
+            diagnostics.error("old days of the log could not be removed: %s", exc)
 
     def _write(self, batch: list[_Waiting]) -> list[_Waiting]:
         """Write the batch, each entry to its day's file, and return what is to be kept for later.

@@ -17,7 +17,8 @@ from pydantic_core import from_json
 
 from client import Client
 from exchange import Asked, Chunk, ToolCallPiece
-from logger import JsonlLog, LogEntry, LogUnavailableError, timestamp
+from log_entry import LogEntry, timestamp
+from logger import JsonlLog, LogUnavailableError
 
 STOPPED = "the service stopped"
 
@@ -124,6 +125,7 @@ class Recorder:
         if self.entry:
             return
         asked, known = self._asked, self._known
+        response = "".join(self._response)
         self.entry = LogEntry(
             id=self._id,
             started_at=timestamp(self._started_at),
@@ -138,7 +140,7 @@ class Recorder:
             options=asked.options,
             format=asked.format,
             think=asked.think,
-            response="".join(self._response),
+            response=response,
             thinking="".join(self._thinking) or None,
             error=error,
             ttft_ms=self._ttft_ms,
@@ -149,6 +151,8 @@ class Recorder:
             request=asked.request,
             client=self._client.address,
             user_agent=self._client.user_agent,
+            prompt_chars=None if asked.prompt is None else len(asked.prompt),
+            response_chars=len(response),
         )
         await self._log.append(self.entry)
 

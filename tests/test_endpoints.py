@@ -15,7 +15,7 @@ from starlette.requests import Request
 
 from app import report_error
 from llm_services import LLMServiceError, ModelNotFoundError
-from logger import LogEntry
+from log_entry import LogEntry
 from tests.conftest import Serve, Service
 from tests.ollama_stand_in import OllamaStandIn, tokens
 

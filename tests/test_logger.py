@@ -12,7 +12,8 @@ from typing import Any
 
 import pytest
 
-from logger import JsonlLog, LogEntry, timestamp
+from log_entry import LogEntry, timestamp
+from logger import JsonlLog
 from tests.conftest import read_log
 
 NOW = timestamp(datetime.now(UTC))
