@@ -21,8 +21,6 @@ from settings import Settings
 from tests.ollama_stand_in import OllamaStandIn, like_ollama
 
 pytest.register_assert_rewrite("tests.ways")
-HAS_GATEWAY = (Path(__file__).parent.parent / "gateway.py").exists()
-needs_gateway = pytest.mark.skipif(not HAS_GATEWAY, reason="the gateway is not there yet")
 
 DEADLINE = 60  # seconds; generous, for a slow machine: only a failing test waits so long
 SETTINGS_OF_THE_MACHINE = re.compile(
@@ -169,7 +167,7 @@ def through(minivault: Way) -> Way:
     return minivault
 
 
-@pytest.fixture(params=["straight", pytest.param("through", marks=needs_gateway)])
+@pytest.fixture(params=["straight", "through"])
 def way(request: pytest.FixtureRequest) -> Way:
     """Each of the two ways, so that a test compares them."""
     if request.param == "through":

@@ -1,4 +1,4 @@
-"""A client that leaves stops the work (promise 6), shown on a real uvicorn process."""
+"""A client that leaves stops the work, shown on a real uvicorn process."""
 
 import socket
 import threading

@@ -11,7 +11,7 @@ import pytest
 
 import app
 from logger import JsonlLog
-from tests.conftest import DEADLINE, Serve, Way, eventually, needs_gateway
+from tests.conftest import DEADLINE, Serve, Way, eventually
 from tests.faulty_system import FaultySystem
 from tests.ollama_protocols import TEXT
 from tests.ollama_stand_in import (
@@ -92,7 +92,6 @@ async def not_http(talk: Conversation) -> None:
     talk.writer.close()
 
 
-@needs_gateway
 @EVERY_PATH
 @pytest.mark.parametrize("behaviour", [cut, hang_up, not_http])
 def test_no_answer_is_502_in_the_protocols_shape(through: Way, path: str, behaviour: Any) -> None:
@@ -104,7 +103,6 @@ def test_no_answer_is_502_in_the_protocols_shape(through: Way, path: str, behavi
     assert entry["status"] == "error" and entry["id"] == answer.request_id
 
 
-@needs_gateway
 def test_an_answer_that_does_not_begin_in_time_is_504(serve: Serve, ollama: OllamaStandIn) -> None:
     service = serve(llm_service="ollama", ollama_base_url=ollama.url, first_token_timeout=0.5)
     ollama.answer = hang
@@ -130,7 +128,6 @@ def last_error(path: str, body: bytes) -> str:
     return str(json.loads(data))  # OpenAI's `error` event of /v1/responses is flat
 
 
-@needs_gateway
 def test_a_stream_that_hangs_ends_with_an_error_and_unfinished(
     serve: Serve, ollama: OllamaStandIn
 ) -> None:
@@ -145,7 +142,6 @@ def test_a_stream_that_hangs_ends_with_an_error_and_unfinished(
     assert all("MINIVAULT_IDLE_TIMEOUT" in entry["error"] for entry in service.entries)
 
 
-@needs_gateway
 @pytest.mark.parametrize(("path", "kind"), [("/api/chat", LINES), ("/v1/messages", EVENTS)])
 def test_an_endless_line_is_passed_on_and_never_kept_whole(
     through: Way, path: str, kind: str
@@ -169,7 +165,6 @@ def test_an_endless_line_is_passed_on_and_never_kept_whole(
     assert through.service and through.service.entry()["status"] == "error"
 
 
-@needs_gateway
 def test_a_disk_that_fills_up_in_mid_answer_lets_no_answer_look_whole(
     serve: Serve, ollama: OllamaStandIn, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -213,7 +208,6 @@ def test_a_disk_that_fills_up_in_mid_answer_lets_no_answer_look_whole(
         assert entries[0]["response"] == "".join(TEXT)
 
 
-@needs_gateway
 def test_what_minivault_refuses_has_the_protocols_shape(
     serve: Serve, ollama: OllamaStandIn
 ) -> None:

@@ -4,7 +4,7 @@ import signal
 import threading
 from pathlib import Path
 
-from tests.conftest import DEADLINE, eventually, needs_gateway, read_log
+from tests.conftest import DEADLINE, eventually, read_log
 from tests.ollama_stand_in import OllamaStandIn, begin, hang, like_ollama
 from tests.processes import GRACE, UVICORN, process
 from tests.ways import PATHS, ask, connect, parse, post, read_all, receive, send
@@ -17,7 +17,6 @@ def environment(ollama: OllamaStandIn) -> dict[str, str]:
     return {"MINIVAULT_LLM_SERVICE": "ollama", "MINIVAULT_OLLAMA_BASE_URL": ollama.url}
 
 
-@needs_gateway
 def test_a_stop_cancels_and_logs_the_streams_of_every_protocol(
     ollama: OllamaStandIn, tmp_path: Path
 ) -> None:
@@ -64,7 +63,6 @@ class Load(threading.Thread):
             streams += 1
 
 
-@needs_gateway
 def test_a_kill_loses_no_answer_that_a_client_received(
     ollama: OllamaStandIn, tmp_path: Path
 ) -> None:

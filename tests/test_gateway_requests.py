@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import zstandard
 
-from tests.conftest import Serve, Way, needs_gateway
+from tests.conftest import Serve, Way
 from tests.ollama_stand_in import Conversation, OllamaStandIn, like_ollama, refuse
 from tests.ways import (
     PATHS,
@@ -71,7 +71,6 @@ def bomb(encoding: str) -> bytes:
     return packed
 
 
-@needs_gateway
 @pytest.mark.parametrize("encoding", PACKERS)
 def test_a_bomb_is_passed_on_and_not_unpacked_whole(through: Way, encoding: str) -> None:
     through.ollama.answer = refuse(400, "too large")
@@ -110,7 +109,6 @@ STRANGE: list[Any] = [
 ]
 
 
-@needs_gateway
 @EVERY_PATH
 def test_strange_json_is_passed_on_as_well(through: Way, path: str) -> None:
     through.ollama.answer = refuse(400, "no")
@@ -142,7 +140,6 @@ def test_a_chunked_request_is_read_whole(way: Way) -> None:
     check_entries(way, 1)
 
 
-@needs_gateway
 @EVERY_PATH
 def test_a_client_of_http_1_0_gets_the_same_body(through: Way, path: str) -> None:
     body = ask(path, stream=True)
@@ -169,7 +166,6 @@ def names(head: bytes) -> set[str]:
     return {name.lower() + ": " + value for name, value in (x.split(": ") for x in lines if x)}
 
 
-@needs_gateway
 @pytest.mark.parametrize("path", [*PATHS, "/api/show"])
 def test_headers_of_the_hop_stay_and_all_others_go_on(through: Way, path: str) -> None:
     request = post(path, ask(path) if path in PATHS else {}, *STAYS, *GOES)
@@ -187,7 +183,6 @@ def test_headers_of_the_hop_stay_and_all_others_go_on(through: Way, path: str) -
     ]
 
 
-@needs_gateway
 def test_headers_of_an_answers_hop_stay_and_all_others_come(through: Way) -> None:
     async def answer(talk: Conversation) -> None:
         await talk.raw(
@@ -203,7 +198,6 @@ def test_headers_of_an_answers_hop_stay_and_all_others_come(through: Way) -> Non
     assert got.request_id != "theirs"
 
 
-@needs_gateway
 def test_the_key_opens_in_either_form_and_stays_here(serve: Serve, ollama: OllamaStandIn) -> None:
     ollama.answer = like_ollama
     service = serve(llm_service="ollama", ollama_base_url=ollama.url, api_key=KEY)
@@ -234,7 +228,6 @@ AROUND = ["/api/../api/pull", "/api//pull", "//api/pull", "/api/%70ull", "/API/p
 AROUND += ["/api/chat/../pull", "/api/pull/", "/api/chat%2f..%2fpull", "/v1/models/../../api/pull"]
 
 
-@needs_gateway
 def test_what_changes_models_is_done_at_ollama_itself(through: Way) -> None:
     for method, path in ELSEWHERE:
         answer = send(through.url, http(method, path, b"{}" if method == "POST" else b""))
@@ -247,7 +240,6 @@ def test_what_changes_models_is_done_at_ollama_itself(through: Way) -> None:
     assert through.service and through.service.entries == []
 
 
-@needs_gateway
 @pytest.mark.parametrize("request_", [http("GET", "/api/version"), post("/api/chat", {})])
 def test_minivault_in_front_of_itself_is_noticed(through: Way, request_: bytes) -> None:
     async def back_to_us(talk: Conversation) -> None:

@@ -8,7 +8,7 @@ import ollama as ollama_sdk
 import openai
 import pytest
 
-from tests.conftest import DEADLINE, Serve, Way, needs_gateway
+from tests.conftest import DEADLINE, Serve, Way
 from tests.ollama_protocols import CALLS, TEXT
 from tests.ollama_stand_in import OllamaStandIn, begin, hang, killed
 from tests.sdk_calls import (
@@ -142,7 +142,6 @@ OWN: dict[str, type[Exception]] = {
 }
 
 
-@needs_gateway
 def test_a_time_out_in_mid_stream_is_the_sdks_own_exception(
     serve: Serve, ollama: OllamaStandIn
 ) -> None:
@@ -153,7 +152,6 @@ def test_a_time_out_in_mid_stream_is_the_sdks_own_exception(
             run(CASES[f"{name}, streamed"], service.url)
 
 
-@needs_gateway
 def test_a_wrong_key_is_the_sdks_own_exception(serve: Serve, ollama: OllamaStandIn) -> None:
     service = serve(llm_service="ollama", ollama_base_url=ollama.url, api_key="another")
     kinds = {"chat": ollama_sdk.ResponseError, "message": anthropic.AuthenticationError}

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 import app
 from logger import JsonlLog
-from tests.conftest import Serve, Way, eventually, needs_gateway
+from tests.conftest import Serve, Way, eventually
 from tests.ollama_protocols import Body
 from tests.ollama_stand_in import (
     Conversation,
@@ -108,7 +108,6 @@ def cuts(size: int) -> list[int]:
     return sorted({*range(1, size, size // 12), *range(size - 16, size)})
 
 
-@needs_gateway
 @pytest.mark.parametrize("path", PATHS)
 def test_a_cut_anywhere_changes_neither_the_answer_nor_the_entry(through: Way, path: str) -> None:
     async def answer(talk: Conversation) -> None:
@@ -145,7 +144,6 @@ def recorded_request(name: str) -> bytes:
     return head.replace(b"\n", b"\r\n") + b"\r\n\r\n" + body
 
 
-@needs_gateway
 @pytest.mark.skipif(not RECORDINGS.exists(), reason="the recordings are not beside the checkout")
 def test_recordings_of_a_real_ollama_pass_unchanged(through: Way) -> None:
     raw = {path.stem: path.read_bytes() for path in RECORDINGS.glob("*.raw")}
@@ -180,7 +178,6 @@ NUMBER = st.integers(0, len(REAL) - 1)
 PIECES = st.lists(st.binary(min_size=1, max_size=300) | NUMBER, max_size=8)
 
 
-@needs_gateway
 @settings(
     max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
@@ -230,7 +227,6 @@ def last_piece(path: str, body: Body) -> bytes:
     return real(path, body).body[-30:]
 
 
-@needs_gateway
 def test_the_piece_that_completes_an_answer_leaves_when_the_log_has_it(
     serve: Serve, ollama: OllamaStandIn, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -249,7 +245,6 @@ def test_the_piece_that_completes_an_answer_leaves_when_the_log_has_it(
                 assert entries[-1]["id"] == answer.request_id
 
 
-@needs_gateway
 @pytest.mark.parametrize("path", PATHS)
 def test_leaving_with_the_last_piece_in_hand_is_no_departure(through: Way, path: str) -> None:
     """OpenAI's SDK closes at `[DONE]`: it does not wait for the end of the body."""

@@ -1,4 +1,4 @@
-"""A slow reader costs no memory (promise 8): it slows Ollama's side down instead."""
+"""A slow reader costs no memory: it slows Ollama's side down instead."""
 
 import socket
 import time

@@ -1,4 +1,4 @@
-"""A stop is orderly (promise 7), shown on real processes and signals."""
+"""A stop is orderly, shown on real processes and signals."""
 
 import os
 import signal
