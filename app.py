@@ -23,6 +23,7 @@ from starlette.requests import ClientDisconnect
 
 import gateway
 import log_routes
+from browser import front, page_files
 from client import ClientMiddleware
 from exchange import Asked, Prompt
 from formats import FORMATS, AnswerStream, negotiate
@@ -178,7 +179,7 @@ async def report_invalid(request: Request, exc: RequestValidationError) -> Respo
     if len(detail) > MAX_PROBLEMS:
         more = f"{len(detail) - MAX_PROBLEMS} further errors are left out"
         detail[MAX_PROBLEMS:] = [{"type": "too_many_errors", "loc": ["body"], "msg": more}]
-    if "content-type" not in request.headers:
+    if request.method == "POST" and "content-type" not in request.headers:
         hint = "send `Content-Type: application/json`"
         detail = [{"type": "content_type", "loc": ["header", "content-type"], "msg": hint}]
     # a misspelt field's name can be no Unicode either: the standard encoder escapes it
@@ -243,6 +244,8 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     app.include_router(answers, max_body_size=settings.max_body_bytes)
     app.include_router(probes)
     app.include_router(log_routes.log)
+    app.include_router(front)
+    app.mount("/page", page_files)
     if settings.gateway:
         app.include_router(gateway.router, max_body_size=settings.max_body_bytes)
     for error in STATUS:

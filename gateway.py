@@ -19,7 +19,6 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, HTTPException, Request, Response
 from pydantic_core import from_json, to_json
-from starlette.responses import PlainTextResponse
 from starlette.types import Message
 
 from exchange import Asked, Chunk
@@ -255,12 +254,6 @@ async def refuse_to_pass(request: Request) -> Response:
     )
 
 
-async def say_running() -> PlainTextResponse:
-    """What a client asks to see whether Ollama is there."""
-    return PlainTextResponse("Ollama is running")
-
-
-router.add_api_route("/", say_running, methods=["GET", "HEAD"], include_in_schema=False)
 for path in PROTOCOLS:
     router.add_api_route(path, record, methods=["POST"], response_class=Response)
 for method, paths in PASSED_ON.items():

@@ -6,6 +6,7 @@ beyond it a p99 lies between the true p98.7 and p99.3.
 """
 
 import heapq
+import json
 import random
 import statistics
 import time
@@ -16,7 +17,6 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any, BinaryIO
 
-import orjson
 
 from log_reader import LogReader
 
@@ -203,4 +203,5 @@ def write_figures(reader: LogReader, out: BinaryIO) -> None:
     for found in reader.find(report):
         with suppress(KeyError, TypeError, ValueError):  # an object that is no entry of ours
             figures.add(found.entry)
-    out.write(orjson.dumps(figures.figures()) + b"\n")
+    # the standard encoder escapes half a surrogate, which a model's name may hold
+    out.write(json.dumps(figures.figures()).encode() + b"\n")

@@ -91,7 +91,10 @@ def test_what_is_not_recorded_is_unchanged_too(way: Way) -> None:
 @pytest.mark.parametrize("method", ["GET", "HEAD"])
 def test_the_root_says_that_ollama_is_running(way: Way, method: str) -> None:
     """The `ollama` program asks for `HEAD /` before anything else."""
-    assert send(way.url, http(method, "/")) == send(way.ollama.url, http(method, "/"))
+    answer, ollamas = send(way.url, http(method, "/")), send(way.ollama.url, http(method, "/"))
+    assert (answer.status, answer.body) == (ollamas.status, ollamas.body)
+    # a browser gets the page there
+    assert set(answer.headers) - {("vary", "Accept")} == set(ollamas.headers)
 
 
 def test_a_foreign_origin_gets_ollamas_own_refusal(way: Way) -> None:

@@ -23,7 +23,7 @@ from tests.conftest import DEADLINE, Serve, Service, eventually
 from tests.processes import GRACE, ROOT, UVICORN, process
 from tests.test_log_reader import DAY, entry, write
 
-KEY = "the log's own key, long enough"
+KEY = "the-logs-own-key-long-enough"
 JSON_LINES = {"Accept": "application/x-ndjson"}
 
 
@@ -157,7 +157,7 @@ def test_the_figures_follow_their_progress(service: Service) -> None:
 
 def test_without_the_key_nothing_is_read(serve: Serve) -> None:
     """Whatever is wrong with the parameters, the key comes first. The API's key is another one."""
-    client = serve(log_key=KEY, api_key="API key").client
+    client = serve(log_key=KEY, api_key="API-key").client
     for path in ("/log", "/log/an-id", "/log/figures", "/log?limit=none"):
         for header in (
             "",
@@ -165,7 +165,7 @@ def test_without_the_key_nothing_is_read(serve: Serve) -> None:
             "Bearer",
             KEY,
             f"Basic {KEY}",
-            "Bearer API key",
+            "Bearer API-key",
             "Bearer ü",
         ):
             answer = client.get(path, headers={"Authorization": header.encode()} if header else {})

@@ -1,0 +1,12 @@
+// The page's address: which view, what the filter lets through, which entry is open. All of it is
+// in the fragment, which no server sees, and can be sent to somebody.
+export function read() {
+  const [view, search] = location.hash.slice(1).split(/\?(.*)/s);
+  const { entry, ...filter } = Object.fromEntries(new URLSearchParams(search));
+  return { view, filter, entry };
+}
+export function write(view, filter = {}, entry = null) {
+  const search = new URLSearchParams(filter);
+  if (entry) search.set("entry", entry);
+  return `#${view}${search.size ? `?${search}` : ""}`;
+}

@@ -1,0 +1,87 @@
+// Figures: what the log says about speed and failures, counted by the service, drawn here.
+import { write } from "./address.js";
+import { draw } from "./chart.js";
+import { $, element, fail, visible } from "./element.js";
+import { query } from "./filter.js";
+import { firstLine } from "./log.js";
+import { count, duration, moment, short } from "./measure.js";
+import { objects, request } from "./service.js";
+
+const view = $("main#figures");
+const charts = $(".charts", view);
+const progress = $("progress", view);
+const STATUSES = ["ok", "cancelled", "error"];
+const PERCENTILES = ["p50", "p95", "p99"];
+let work = new AbortController(); // aborted when the figures are no longer wanted
+let [figures, filter] = [null, {}];
+
+// The stretches of time with their labels, also those in which nothing happened.
+function stretches({ buckets, bucket_seconds: width }) {
+  const starts = buckets.map(({ start }) => Date.parse(start) / 1000);
+  const there = new Map(starts.map((start, i) => [start, buckets[i]]));
+  const clock = width < 86_400 ? { hour: "2-digit", minute: "2-digit" } : {};
+  const format = new Intl.DateTimeFormat("en-GB", { day: "numeric", month: "short", ...clock });
+  const all = Array.from({ length: (starts.at(-1) - starts[0]) / width + 1 },
+    (_, i) => starts[0] + i * width);
+  return all.map((start) => ({ label: format.format(start * 1000),
+    ok: 0, cancelled: 0, error: 0, ...there.get(start) }));
+}
+
+function fill(name, rows) {
+  const line = ([head, ...others]) => element("tr", {}, element("th", { scope: "row" }, head),
+    others.map((cell) => element("td", {}, cell)));
+  $(`.${name} tbody`, charts).replaceChildren(...rows.map(line));
+}
+
+const each = (values, unit) => PERCENTILES.map((name) => unit(values?.[name]));
+const slowest = (it) => [
+  element("a", { href: write("figures", filter, it.id) }, moment(it.finished_at)),
+  duration(it.duration_ms), visible(it.model, 100), element("bdi", {}, firstLine(it.prompt))];
+const speed = (it) => [visible(it.model, 100), short(it.entries), short(it.response_tokens),
+  ...each(it.tokens_per_second, short)];
+const numbers = (it) => [it.label, it.ok, it.cancelled, it.error,
+  ...each(it.ttft_ms, duration), ...each(it.duration_ms, duration)];
+
+function showAll() {
+  charts.hidden = !figures?.entries;
+  if (charts.hidden) return;
+  const all = stretches(figures);
+  const chart = (name, names, value, how) => draw($(`.${name} svg`, charts), { ...how,
+    labels: all.map(({ label }) => label),
+    series: names.map((each) => ({ name: each, values: all.map((it) => value(it, each)) })) });
+  chart("requests", STATUSES, (it, status) => it[status], { stacked: true, unit: short });
+  chart("first", PERCENTILES, (it, name) => it.ttft_ms?.[name], { unit: duration });
+  chart("duration", PERCENTILES, (it, name) => it.duration_ms?.[name], { unit: duration });
+  fill("slowest", figures.slowest.map(slowest));
+  fill("models", figures.models.map(speed));
+  fill("numbers", all.map(numbers));
+}
+
+async function load(signal) {
+  const response = await request(`log/figures?${query(filter)}`, { kind: "log", signal });
+  for await (const line of objects(response)) {
+    if (line.progress == null) figures = line;
+    [progress.value, progress.hidden] = [line.progress ?? 1, line.progress == null];
+  }
+  showAll();
+  return figures.entries ? count(figures.entries, "entry", "entries") : "No entry matches";
+}
+
+export async function show(wanted) {
+  if (figures && write("", filter) === write("", wanted)) return;
+  hide();
+  const { signal } = work = new AbortController();
+  filter = wanted;
+  fail(view);
+  $("[role=status]", view).textContent = "Reading the log";
+  const said = await load(signal).catch((error) => signal.aborted || fail(view, error));
+  if (signal.aborted) return;
+  progress.hidden = true;
+  $("[role=status]", view).textContent = said ?? "";
+}
+
+export function hide() {
+  work.abort();
+  [figures, progress.hidden, charts.hidden] = [null, true, true];
+}
+addEventListener("resize", showAll);

@@ -1,0 +1,55 @@
+// The filter: its form, the days to choose from, and what of it the service is asked.
+import { write } from "./address.js";
+import { $, element } from "./element.js";
+
+const form = $("#filter");
+let shown = "log";
+const midnight = (daysAgo, day = new Date()) =>
+  new Date(day.getFullYear(), day.getMonth(), day.getDate() - daysAgo);
+// A day as the form's fields have it, `2026-11-24`; in Sweden, as it happens.
+const date = (daysAgo) => midnight(daysAgo).toLocaleDateString("sv");
+
+function spans() {
+  const weekday = (daysAgo) =>
+    midnight(daysAgo).toLocaleDateString("en-GB", { weekday: "long", day: "numeric" });
+  const days = [1, 2, 3, 4, 5, 6, 7].map((ago) => [weekday(ago), date(ago), date(ago)]);
+  return [["Any day"], ["Today", date(0), date(0)], ...days,
+    ["7 days", date(6), date(0)], ["30 days", date(29), date(0)]];
+}
+
+export function show(view, filter) {
+  shown = view;
+  for (const field of form.elements) field.value = filter[field.name] ?? "";
+  const { from, to, ...others } = filter;
+  const days = $(".days", form); // whose links stay, as one may be under a pressed button
+  spans().forEach(([label, first, last], i) => {
+    const link = days.children[i] ?? days.appendChild(element("a"));
+    link.textContent = label;
+    link.href = write(view, first ? { ...others, from: first, to: last } : others);
+    link.ariaCurrent = from === first && to === last ? "true" : null;
+  });
+}
+
+// Put into the address what the form holds; a text when it is whole, not with every key.
+function apply(event) {
+  event.preventDefault();
+  location.replace(write(shown, [...new FormData(form)].filter(([, value]) => value)));
+}
+for (const event of ["change", "submit"]) form.addEventListener(event, apply);
+$("details", form).open = innerWidth > 700;
+
+// What the service is asked: days are the reader's own, from midnight to midnight.
+export function query({ from, to, ...filter }) {
+  const parameters = new URLSearchParams(filter);
+  const start = (day, after) => midnight(-after, new Date(`${day}T00:00`)).toISOString();
+  if (from) parameters.set("since", start(from, 0));
+  if (to) parameters.set("until", start(to, 1));
+  return parameters;
+}
+
+// Offer the models that were seen to choose from.
+export function offer(models) {
+  const known = new Set([...$("#models").options].map(({ value }) => value));
+  const fresh = [...new Set(models)].filter((model) => model && !known.has(model)).slice(0, 50);
+  $("#models").append(...fresh.map((value) => element("option", { value })));
+}

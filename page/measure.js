@@ -1,0 +1,31 @@
+// Measures as they are written: moments, durations, counts, sizes, rates.
+const CLOCK = { hour: "2-digit", minute: "2-digit", second: "2-digit" };
+const DATE = { weekday: "short", day: "numeric", month: "short" };
+const time = new Intl.DateTimeFormat("en-GB", CLOCK);
+const dateAndTime = new Intl.DateTimeFormat("en-GB", { ...DATE, ...CLOCK });
+const whole = new Intl.NumberFormat("en-GB");
+const rounded = new Intl.NumberFormat("en-GB", { maximumSignificantDigits: 3 });
+
+export function moment(text) {
+  const date = new Date(text);
+  const format = date.toDateString() === new Date().toDateString() ? time : dateAndTime;
+  return Number.isNaN(date.getTime()) ? "" : format.format(date);
+}
+
+export function duration(ms) {
+  if (typeof ms !== "number") return "";
+  if (ms < 999.5) return `${short(ms)} ms`;
+  if (ms < 99_950) return `${(ms / 1000).toFixed(ms < 9_995 ? 2 : 1)} s`;
+  const [minutes, seconds] = [Math.floor(ms / 60_000), Math.round((ms % 60_000) / 1000)];
+  return minutes < 60 ? `${minutes} min ${seconds} s` : `${short(minutes / 60)} h`;
+}
+
+export const count = (n, one, many = `${one}s`) => `${whole.format(n)} ${n === 1 ? one : many}`;
+export const short = (value) => (typeof value === "number" ? rounded.format(value) : "");
+export const size = (n) => (n < 1e6 ? `${short(n / 1e3)} kB` : `${short(n / 1e6)} MB`);
+
+// Tokens a second from the first one on, as Ollama counts its own; undefined where unknown.
+export function rate({ response_tokens: tokens, duration_ms: all, ttft_ms: first }) {
+  const seconds = (all - (first ?? 0)) / 1000;
+  return tokens > 1 && seconds > 0 ? tokens / seconds : undefined;
+}

@@ -1,0 +1,69 @@
+// The service: requests with the right key, errors in its own words, answers line by line.
+import { ask, key } from "./key.js";
+
+async function words(response) {
+  const text = await response.text();
+  try {
+    const { detail } = JSON.parse(text);
+    if (typeof detail === "string") return detail;
+    return detail.map(({ loc, msg }) => `${loc.slice(1).join(".")}: ${msg}`).join("\n");
+  } catch {
+    return `The service answered ${response.status}\n${text.slice(0, 500)}`;
+  }
+}
+
+// Fetch a path with the key of its kind; where it is refused, ask for one, unless to be quiet.
+export async function request(path, { kind, quiet, headers, ...options }) {
+  const given = key(kind);
+  const bytes = String.fromCharCode(...new TextEncoder().encode(given ?? "")); // as a header is
+  const authorization = given ? { Authorization: `Bearer ${bytes}` } : {};
+  const response = await fetch(path, { ...options, headers: { ...headers, ...authorization } })
+    .catch((error) => { throw new Error(`The service cannot be reached: ${error.message}`); });
+  if (response.ok) return response;
+  const again = response.status === 401 && !quiet && await ask(kind, given);
+  if (!again) throw new Error(await words(response));
+  return request(path, { kind, headers, ...options });
+}
+
+// Yield a body's lines as they come; who leaves the loop cancels the request.
+async function* lines(response) {
+  const reader = response.body.pipeThrough(new TextDecoderStream()).getReader();
+  let rest = "";
+  try {
+    for (let read = await reader.read(); !read.done; read = await reader.read()) {
+      const [first, ...others] = read.value.split("\n");
+      rest += first;
+      for (const other of others) {
+        yield rest;
+        rest = other;
+      }
+    }
+  } finally {
+    reader.cancel().catch(() => {});
+  }
+}
+
+export async function* objects(response) {
+  for await (const line of lines(response)) yield JSON.parse(line);
+}
+
+// Yield server-sent events as `[event, data]`.
+export async function* events(response) {
+  let event = "";
+  for await (const line of lines(response)) {
+    if (line.startsWith("event: ")) event = line.slice(7);
+    else if (line.startsWith("data: ")) yield [event, JSON.parse(line.slice(6))];
+    else event = "";
+  }
+}
+
+// A request as a curl command. What a shell or a terminal could take for its own is escaped.
+export function curl(path, body) {
+  const escape = (unit) => `\\u${unit.charCodeAt(0).toString(16).padStart(4, "0")}`;
+  const json = JSON.stringify(body).replace(/['\u007f-\u009f]|\p{Cf}|\p{Zl}|\p{Zp}/gu,
+    (character) => character.split("").map(escape).join(""));
+  const given = key("api") ? ' -H "Authorization: Bearer $MINIVAULT_API_KEY"' : "";
+  const url = new URL(".", location).href + encodeURI(path.replace(/^\/+/, ""));
+  const type = "-H 'Content-Type: application/json'";
+  return `curl -N '${url.replaceAll("'", "%27")}' ${type}${given} -d '${json}'`;
+}
