@@ -82,7 +82,7 @@ def answered(response: httpx.Response) -> httpx.Response | None:
 
 def parse(log_dir: Path) -> Iterator[dict[str, str]]:
     """Yield the entries that can be read; the others have to be torn."""
-    (path,) = log_dir.iterdir()
+    (path,) = log_dir.glob("*.jsonl")
     for line in path.read_bytes().splitlines():
         try:
             yield json.loads(line)
