@@ -102,6 +102,11 @@ async def open_recording(request: Request, prompt: Prompt) -> AsyncIterator[Reco
 CurrentRecording = Annotated[Recording, Depends(open_recording)]
 
 
+async def whole(current: Recording) -> Answer:
+    """Return the answer when all of its chunks are there."""
+    return Answer(response="".join([chunk.response async for chunk in current.chunks]))
+
+
 answers = APIRouter(
     route_class=KeyedRoute,
     dependencies=[BEARER],
@@ -116,9 +121,12 @@ probes = APIRouter()
 @answers.post("/generate")
 async def generate(request: Request, current: CurrentRecording) -> Answer:
     """Answer a prompt, whole."""
-    async with request.state.client.present(request.receive):
-        return Answer(response="".join([chunk.response async for chunk in current.chunks]))
-    raise ClientDisconnect
+    answer: Answer | None = await request.state.client.while_present(
+        request.receive, whole(current)
+    )
+    if answer is None:
+        raise ClientDisconnect
+    return answer
 
 
 @answers.post(

@@ -12,15 +12,19 @@ from types import TracebackType
 class Deadline:
     """A moment by which every wait has to be over: `with deadline:` around each of them.
 
-    Like `asyncio.timeout` it cancels the task that waits and makes a `TimeoutError` of that. While
-    nobody waits it does nothing. `close` it when there is nothing more to wait for.
+    Like `asyncio.timeout` it cancels the task that waits, the one that made it, and makes a
+    `TimeoutError` of that. While it does not wait nothing happens. `close` it when there is nothing
+    more to wait for.
     """
 
     def __init__(self, seconds: float) -> None:
         self._loop = asyncio.get_running_loop()
         self._timer: asyncio.TimerHandle | None = None
         self._timer_due = 0.0
-        self._waiting: asyncio.Task[object] | None = None
+        task = asyncio.current_task()
+        assert task is not None
+        self._task: asyncio.Task[object] = task
+        self._is_waiting = False
         self._cancelling_before = 0
         self._is_over = False
         self.renew(seconds)
@@ -39,9 +43,8 @@ class Deadline:
             self._timer.cancel()
 
     def __enter__(self) -> None:
-        self._waiting = task = asyncio.current_task()
-        assert task is not None
-        self._cancelling_before = task.cancelling()
+        self._is_waiting = True
+        self._cancelling_before = self._task.cancelling()
         if self._timer is None or self._due < self._timer_due:
             self.close()
             self._start_timer()
@@ -52,12 +55,12 @@ class Deadline:
         exc: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        task, self._waiting = self._waiting, None
+        self._is_waiting = False
         if self._is_over:
             self._is_over = False
-            assert task is not None
             # somebody else may have cancelled the task too, and goes first: asyncio.Timeout's rule
-            if task.uncancel() <= self._cancelling_before and exc_type is asyncio.CancelledError:
+            cancelling = self._task.uncancel()
+            if cancelling <= self._cancelling_before and exc_type is asyncio.CancelledError:
                 raise TimeoutError from exc
 
     def _start_timer(self) -> None:
@@ -66,10 +69,10 @@ class Deadline:
 
     def _end_wait_if_due(self) -> None:
         self._timer = None
-        if self._waiting is None:
+        if not self._is_waiting:
             return
         if self._loop.time() < self._due:
             self._start_timer()
         else:
             self._is_over = True
-            self._waiting.cancel()
+            self._task.cancel()

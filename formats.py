@@ -165,8 +165,7 @@ class AnswerStream(Response):
         }
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        async with self._client.present(receive):
-            await self._send(send)
+        await self._client.while_present(receive, self._send(send))
 
     async def _send(self, send: Send) -> None:
         started = False

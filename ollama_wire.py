@@ -54,7 +54,8 @@ class AnswerReader:
         self, protocol: Protocol, framing: Framing, *, status: int = 200, strict: bool = False
     ) -> None:
         self._protocol = protocol
-        self._framing = framing
+        self._is_document = framing is Framing.DOCUMENT
+        self._is_events = framing is Framing.EVENTS
         self._status = status
         self._strict = strict
         self._over = False
@@ -67,11 +68,12 @@ class AnswerReader:
         chunk = Chunk(wire=data)
         if self._over:
             return chunk
-        lines, rest = self._split(data)
+        *lines, rest = self._split(data)
         for line in lines:
-            self._read(line, chunk)
-            if self._over:
-                return chunk
+            if line:
+                self._read(line, chunk)
+                if self._over:
+                    return chunk
         if rest:
             self._begun.append(rest)
             self._begun_bytes += len(rest)
@@ -93,12 +95,14 @@ class AnswerReader:
                 chunk.error = CUT_OFF
         return chunk
 
-    def _split(self, data: bytes) -> tuple[list[bytes], bytes]:
-        if self._framing is Framing.DOCUMENT or b"\n" not in data:
-            return [], data
-        *lines, rest = b"".join([*self._begun, data]).split(b"\n")
-        self._forget_begun()
-        return lines, rest
+    def _split(self, data: bytes) -> list[bytes]:
+        """Return the lines that the data ends, and what comes behind the last of them."""
+        if self._is_document or b"\n" not in data:
+            return [data]
+        if self._begun:
+            data = b"".join([*self._begun, data])
+            self._forget_begun()
+        return data.split(b"\n")
 
     def _forget_begun(self) -> None:
         self._begun = []
@@ -113,12 +117,11 @@ class AnswerReader:
 
     def _read(self, line: bytes, chunk: Chunk, *, early: bool = False) -> bool:
         """Note in the chunk what the line means; return whether it was read."""
-        data = line.strip()
-        if self._framing is Framing.EVENTS:
-            name, _, data = data.partition(b":")
-            data = data.strip()
-            if name != b"data":
+        if self._is_events:
+            if not line.startswith(b"data:"):
                 return False
+            line = line[5:]
+        data = line.strip()
         if data == self._protocol.last_data:
             chunk.done = self._over = True
             return True
@@ -131,17 +134,14 @@ class AnswerReader:
                 what = data[:200].decode(errors="replace")
                 self._fail(chunk, f"it sent what is not its protocol: {what}")
             return False
-        self._note(event, chunk)
-        return True
-
-    def _note(self, event: dict[str, object], chunk: Chunk) -> None:
         try:
-            self._protocol.note(event, chunk, streamed=self._framing is not Framing.DOCUMENT)
+            self._protocol.note(event, chunk, streamed=not self._is_document)
         except Exception:  # a bug of ours must not reach who only waits for the bytes
             diagnostics.exception("an event of an answer could not be read")
         if chunk.error or self._status >= 400:
             self._fail(chunk, chunk.error or error_words(event.get("error")) or str(event)[:200])
         self._over = self._over or chunk.done
+        return True
 
     def _fail(self, chunk: Chunk, words: str) -> None:
         self._over = True
@@ -203,7 +203,10 @@ class OllamaAnswer:
 
     async def _next(self) -> bytes:
         with self._deadline:
-            return await anext(self._reads, b"")
+            try:
+                return await anext(self._reads)
+            except StopAsyncIteration:
+                return b""
 
 
 class ModelList(BaseModel):

@@ -13,6 +13,7 @@ The shapes are those of bytes recorded from Ollama 0.33. When the model's proces
 """
 
 from abc import ABC, abstractmethod
+from types import NoneType
 from typing import Any, ClassVar
 
 from exchange import Asked, Chunk, ToolCallPiece
@@ -24,9 +25,9 @@ def text(value: object) -> str | None:
     """Return a text that stands as such or as a list of parts, None where there is none."""
     if isinstance(value, str):
         return value
-    parts = (
-        part if isinstance(part, str) else text(a_dict(part).get("text")) for part in a_list(value)
-    )
+    if not isinstance(value, list):
+        return None
+    parts = (part if isinstance(part, str) else text(a_dict(part).get("text")) for part in value)
     return "\n".join(filter(None, parts)) or None
 
 
@@ -104,17 +105,22 @@ class Protocol(ABC):
 class Native(Protocol):
     """Ollama's own `/api/generate` and `/api/chat`."""
 
-    TYPES = {"response": str, "thinking": str, "done": bool, "error": str}
+    TYPES = {
+        "response": (str, NoneType),
+        "thinking": (str, NoneType),
+        "done": (bool, NoneType),
+        "error": (str, NoneType),
+    }
 
     def fits(self, event: Json) -> bool:
         """Return whether what is there of the event has the types that it should have."""
-        return all(isinstance(event.get(key), kind | None) for key, kind in self.TYPES.items())
+        return all([isinstance(event.get(key), kinds) for key, kinds in self.TYPES.items()])
 
     def note(self, event: Json, chunk: Chunk, *, streamed: bool) -> None:
-        message = a_dict(event.get("message"))
+        message = a_dict(event.get("message")) or event
         chunk.model = text(event.get("model"))
-        chunk.response += text(event.get("response")) or text(message.get("content")) or ""
-        chunk.thinking += text(event.get("thinking")) or text(message.get("thinking")) or ""
+        chunk.response += text(message.get("response")) or text(message.get("content")) or ""
+        chunk.thinking += text(message.get("thinking")) or ""
         for call in a_list(message.get("tool_calls")):
             function = a_dict(a_dict(call).get("function"))
             # each is whole; its index is its place in the line and says nothing over several lines
@@ -125,7 +131,8 @@ class Native(Protocol):
             chunk.finish_reason = text(event.get("done_reason"))
             note_usage({"prompt_tokens": event.get("prompt_eval_count")}, chunk)
             note_usage({"completion_tokens": event.get("eval_count")}, chunk)
-        chunk.error = error_words(event.get("error"))
+        if "error" in event:
+            chunk.error = error_words(event["error"])
 
     def texts(self, body: Json) -> tuple[str | None, str | None]:
         if "messages" in body:
@@ -151,8 +158,10 @@ class ChatCompletions(Protocol):
                     chunk, key, call.get("id"), function.get("name"), function.get("arguments")
                 )
             chunk.finish_reason = text(choice.get("finish_reason")) or chunk.finish_reason
-        note_usage(event.get("usage"), chunk)
-        chunk.error = error_words(event.get("error"))
+        if "usage" in event:
+            note_usage(event["usage"], chunk)
+        if "error" in event:
+            chunk.error = error_words(event["error"])
         chunk.done = not streamed and "choices" in event
 
     def texts(self, body: Json) -> tuple[str | None, str | None]:

@@ -10,8 +10,7 @@ more, on a fresh one; and a peer that acknowledges nothing at all is given up.
 
 import socket
 import sys
-from collections.abc import AsyncIterator, Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator
 from types import SimpleNamespace
 from typing import Any
 
@@ -35,15 +34,14 @@ FAILURES: dict[type[Exception], type[httpx.TransportError]] = {
 }
 
 
-@contextmanager
-def httpx_errors() -> Iterator[None]:
-    """Raise httpx's errors for aiohttp's."""
-    try:
-        yield
-    except tuple(FAILURES) as exc:
-        failure = next(FAILURES[kind] for kind in FAILURES if isinstance(exc, kind))
-        words = getattr(exc, "message", None) or getattr(exc, "strerror", None) or exc
-        raise failure(" ".join(str(words).split()) or type(exc).__name__) from exc
+FAILED = tuple(FAILURES)
+
+
+def httpx_error(exc: Exception) -> httpx.TransportError:
+    """Return httpx's error for one of aiohttp's."""
+    failure = next(FAILURES[kind] for kind in FAILURES if isinstance(exc, kind))
+    words = getattr(exc, "message", None) or getattr(exc, "strerror", None) or exc
+    return failure(" ".join(str(words).split()) or type(exc).__name__)
 
 
 def create_socket(address: Any) -> socket.socket:
@@ -88,10 +86,17 @@ class ResponseStream(httpx.AsyncByteStream):
     def __init__(self, response: aiohttp.ClientResponse) -> None:
         self._response = response
 
-    async def __aiter__(self) -> AsyncIterator[bytes]:
-        with httpx_errors():
-            while data := await self._response.content.readany():
-                yield data
+    def __aiter__(self) -> AsyncIterator[bytes]:
+        return self
+
+    async def __anext__(self) -> bytes:
+        try:
+            data = await self._response.content.readany()
+        except FAILED as exc:
+            raise httpx_error(exc) from exc
+        if not data:
+            raise StopAsyncIteration
+        return data
 
     async def aclose(self) -> None:
         """Close the connection, unless the body has ended and it went back to the pool."""
@@ -113,13 +118,15 @@ class StreamTransport(httpx.AsyncBaseTransport):
             httpx.TransportError: the connection was lost, or what came is not HTTP.
         """
         attempt = SimpleNamespace(reused=False)
-        with httpx_errors():
+        try:
             try:
                 response = await self._send(self._kept, request, attempt)
             except (aiohttp.ServerDisconnectedError, aiohttp.ClientOSError):
                 if not attempt.reused:
                     raise
                 response = await self._send(self._fresh, request, SimpleNamespace())
+        except FAILED as exc:
+            raise httpx_error(exc) from exc
         return httpx.Response(
             response.status, headers=response.raw_headers, stream=ResponseStream(response)
         )

@@ -54,21 +54,24 @@ def test_time_between_waits_does_not_strike_but_counts_unless_it_is_moved() -> N
 
 
 def test_cancellation_from_outside_stays_one() -> None:
-    async def wait(deadline: Deadline) -> None:
-        with deadline:
+    made: list[Deadline] = []
+
+    async def wait(seconds: float) -> None:
+        made.append(Deadline(seconds))
+        with made[-1]:
             await asyncio.sleep(60)
 
     async def main() -> None:
-        task = asyncio.create_task(wait(Deadline(0.02)))
+        task = asyncio.create_task(wait(0.02))
         await asyncio.sleep(0)
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
             await task
-        both = asyncio.create_task(wait(deadline := Deadline(60)))
+        both = asyncio.create_task(wait(60))
         await asyncio.sleep(0)
         both.cancel()
-        deadline.renew(0)
-        deadline._end_wait_if_due()
+        made[-1].renew(0)
+        made[-1]._end_wait_if_due()
         with pytest.raises(asyncio.CancelledError):
             await both
 
