@@ -24,6 +24,8 @@ IDLE_SECONDS = 15
 UNACKNOWLEDGED_SECONDS = 15
 """How long the peer's system may acknowledge nothing of what was sent before it counts as gone."""
 
+PIECE_BYTES = 2**16
+
 FAILURES: dict[type[Exception], type[httpx.TransportError]] = {
     aiohttp.ConnectionTimeoutError: httpx.ConnectTimeout,
     aiohttp.ClientConnectorError: httpx.ConnectError,
@@ -80,6 +82,12 @@ async def note_reuse(session: object, context: SimpleNamespace, params: object) 
     context.trace_request_ctx.reused = True
 
 
+async def pieces(body: bytes) -> AsyncIterator[bytes]:
+    """Yield a body in pieces: one large write would hold up the event loop while it is copied."""
+    for start in range(0, len(body), PIECE_BYTES):
+        yield body[start : start + PIECE_BYTES]
+
+
 class ResponseStream(httpx.AsyncByteStream):
     """A response's body, in pieces as large as the reads that brought them."""
 
@@ -134,11 +142,12 @@ class StreamTransport(httpx.AsyncBaseTransport):
     async def _send(
         self, session: aiohttp.ClientSession, request: httpx.Request, attempt: SimpleNamespace
     ) -> aiohttp.ClientResponse:
+        body = await request.aread()
         return await session.request(
             request.method,
             URL(str(request.url), encoded=True),
             headers=[(name.decode(), value.decode()) for name, value in request.headers.raw],
-            data=await request.aread() or None,
+            data=pieces(body) if len(body) > PIECE_BYTES else body or None,
             allow_redirects=False,
             timeout=aiohttp.ClientTimeout(connect=request.extensions["timeout"]["connect"]),
             trace_request_ctx=attempt,
