@@ -41,7 +41,7 @@ async def client_of(serve: Serve) -> AsyncIterator[tuple[httpx.AsyncClient, list
         finally:
             writer.transport.abort()
 
-    server = await asyncio.start_server(connection, "127.0.0.1", 0)
+    server = await asyncio.start_server(connection, "127.0.0.1", 0, limit=2**24)
     port = server.sockets[0].getsockname()[1]
     try:
         async with httpx.AsyncClient(
@@ -288,6 +288,31 @@ def test_reused_connection_that_died_is_replaced_once_by_a_fresh_one() -> None:
             assert {answer.text for answer in answers} == {"ok"}
             assert sum(b"/again" in each for each in asked) == 8 + 8, "sent on one, then on another"
 
+    asyncio.run(main())
+
+
+def test_large_body_goes_whole_also_on_the_second_try() -> None:
+    body = b"x" * 3_000_000 + b"END"
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while True:
+            head = await reader.readuntil(b"\r\n\r\n")
+            if b"POST" in head and len(asked) == 1:
+                return  # with the body unread
+            if b"POST" in head:
+                await reader.readuntil(b"END")
+            writer.write(OK)
+
+    async def main() -> None:
+        nonlocal asked
+        async with client_of(serve) as (client, asked):
+            await client.get("/")
+            assert (await client.post("/", content=body)).text == "ok"
+            head, _, sent = asked[1].partition(b"\r\n\r\n")
+            assert sent == body and b"content-length: 3000003" in head.lower()
+            assert b"transfer-encoding" not in head.lower()
+
+    asked: list[bytes] = []
     asyncio.run(main())
 
 
