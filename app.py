@@ -16,13 +16,14 @@ from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Depends, FastAPI, HTTPException, Request, Response
 from fastapi.exceptions import RequestValidationError
-from fastapi.responses import StreamingResponse
+from fastapi.responses import PlainTextResponse, StreamingResponse
 from pydantic import BaseModel
 from starlette.exceptions import HTTPException as StarletteHTTPException
 from starlette.requests import ClientDisconnect
 
 import gateway
 import log_routes
+import metrics
 from browser import front, page_files
 from client import ClientMiddleware
 from exchange import Asked, Prompt
@@ -67,6 +68,7 @@ STATUS: dict[type[Exception], int] = {
     ServiceBusyError: 503,
     ServiceUnreachableError: 503,
     LogUnavailableError: 503,
+    metrics.NotSharedError: 503,
     TooManyRequestsError: 503,
     TokenTimeoutError: 504,
     ServiceLoopError: 508,
@@ -165,6 +167,14 @@ async def ready(request: Request) -> Health:
     return Health()
 
 
+@probes.get("/metrics", response_class=PlainTextResponse)
+def metrics_page(request: Request) -> Response:
+    """Say what Prometheus wants to know."""
+    metrics.LOG_SECONDS.set(request.state.log.seconds_since_writable)
+    content, content_type = metrics.exposition(request.headers.get("accept", ""))
+    return Response(content, headers={"Content-Type": content_type})
+
+
 async def report_error(request: Request, exc: Exception) -> Response:
     """Answer an error of the table with its status and its words."""
     status = next(STATUS[kind] for kind in type(exc).__mro__ if kind in STATUS)
@@ -228,6 +238,7 @@ async def lifespan(app: FastAPI) -> AsyncIterator[dict[str, Any]]:
         create_llm_service(settings) as service,
         log_routes.log_state(settings) as log_state,
     ):
+        metrics.forget_ended_workers()
         gc.freeze()  # what is there by now stays: no collection has to look at it again
         diagnostics.info(
             "MiniVault answers from %s, logs in %s", service.llm_type, settings.log_dir
@@ -236,6 +247,7 @@ async def lifespan(app: FastAPI) -> AsyncIterator[dict[str, Any]]:
             yield {"log": log, "service": service, "in_flight": in_flight, **log_state}
         finally:
             await in_flight.finished()
+            metrics.forget_ended_workers(this_one=True)
     exit_with_zero()
 
 

@@ -5,6 +5,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+import metrics
+
 
 class TooManyRequestsError(Exception):
     """As many generations are in flight as are allowed."""
@@ -14,6 +16,7 @@ class InFlight:
     """The generations under way in this process, at most `limit` of them."""
 
     def __init__(self, limit: int) -> None:
+        metrics.IN_FLIGHT_LIMIT.set(limit)
         self._limit = limit
         self._tasks: set[asyncio.Task[Any]] = set()
 
@@ -32,7 +35,8 @@ class InFlight:
         assert task is not None
         self._tasks.add(task)
         try:
-            yield
+            with metrics.IN_FLIGHT.track_inprogress():
+                yield
         finally:
             self._tasks.discard(task)
 

@@ -32,6 +32,7 @@ import httpx
 from pydantic import ValidationError
 from pydantic_core import from_json, to_json
 
+import metrics
 from deadline import Deadline
 from exchange import Chunk, Prompt
 from ollama_wire import CUT_OFF, AnswerReader, Framing, ModelList, OllamaAnswer, listed_name
@@ -253,6 +254,7 @@ class OllamaLLMService(LLMService):
             raise BrokenAnswerError(f"{CUT_OFF}: {str(exc) or type(exc).__name__}") from exc
 
     def _unreachable(self, reason: str) -> ServiceUnreachableError:
+        metrics.UNREACHABLE.inc()
         return ServiceUnreachableError(
             f"Ollama is out of reach at {self.url}: {reason}; start it with "
             f"`{self._settings.ollama_start}`, or set MINIVAULT_OLLAMA_BASE_URL"

@@ -15,6 +15,7 @@ import logging
 import os
 import queue
 import threading
+import time
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -22,6 +23,7 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any, Self
 
+import metrics
 from daily_file import DailyFile
 from log_entry import LogEntry, timestamp
 
@@ -74,11 +76,18 @@ class JsonlLog:
         self._day = ""
         # the event loop's
         self._stall: str | None = None
+        # of whichever notices
+        self._failing_since: float | None = None
 
     @property
     def failure(self) -> str | None:
         """Why the log cannot be written now, None while it can."""
         return self._stall or self._fault
+
+    @property
+    def seconds_since_writable(self) -> float:
+        """How long the log has not been writable, 0 while it is."""
+        return time.monotonic() - self._failing_since if self._failing_since else 0.0
 
     async def __aenter__(self) -> Self:
         """Start the thread, and have it open today's file and close a torn line."""
@@ -125,7 +134,8 @@ class JsonlLog:
         except TimeoutError:
             if not self._stall:
                 self._stall = self._words(f"it has not taken a write for {self._timeout:g} s")
-                diagnostics.error("%s", self._stall)
+                metrics.LOG_FAILURES.inc()
+                self._say(self._stall)
             mark_failed(entry, self._stall)
             raise LogUnavailableError(self._stall) from None
 
@@ -202,14 +212,17 @@ class JsonlLog:
         while True:
             fit = 0
             try:
-                with self._file.locked(day):
-                    lines = [each.entry.line() for each in batch if each.entry]
-                    fit, room = self._file.append(lines)
-                self._file.sync()
+                with metrics.LOG_WRITE.time():
+                    with self._file.locked(day):
+                        lines = [each.entry.line() for each in batch if each.entry]
+                        fit, room = self._file.append(lines)
+                    self._file.sync()
             except Exception as exc:  # any: a dead thread would leave all requests waiting
                 failure = self._fail(getattr(exc, "strerror", None) or repr(exc))
                 self._answer(batch[:fit], failure)
                 return kept + self._keep(batch[fit:], failure), False
+            metrics.LOG_ENTRIES.inc(fit)
+            metrics.LOG_BYTES.inc(sum(map(len, lines[:fit])))
             self._answer(batch[:fit])
             if fit == len(batch):
                 return kept, True
@@ -223,11 +236,12 @@ class JsonlLog:
 
     def _fail(self, reason: str, *, others_fit: bool = False) -> str:
         """Return what to say of a failure, and say it once where it concerns every entry."""
+        metrics.LOG_FAILURES.inc()
         self._file.close()  # a file that somebody deletes gives back its space only then
         failure = self._words(reason)
         if not others_fit and failure != self._fault:
             self._fault = failure
-            diagnostics.error("%s", failure)
+            self._say(failure)
         return failure
 
     def _keep(self, batch: list[_Waiting], failure: str) -> list[_Waiting]:
@@ -244,7 +258,13 @@ class JsonlLog:
     def _words(self, reason: str) -> str:
         return f"the log {self._file.path} cannot be written: {reason}; see to it and try again"
 
+    def _say(self, failure: str) -> None:
+        self._failing_since = self._failing_since or time.monotonic()
+        diagnostics.error("%s", failure)
+
     def _say_again(self) -> None:
+        self._failing_since = None
+        metrics.LOG_SECONDS.set(0)
         diagnostics.warning("the log is written again: %s", self._file.path)
 
 

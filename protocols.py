@@ -14,7 +14,7 @@ The shapes are those of bytes recorded from Ollama 0.33. When the model's proces
 
 from abc import ABC, abstractmethod
 from types import NoneType
-from typing import Any, ClassVar
+from typing import Any, ClassVar, TypeGuard
 
 from exchange import Asked, Chunk, ToolCallPiece
 
@@ -53,13 +53,18 @@ def said(messages: object, *roles: str) -> list[str]:
     return [each for each in texts if each]
 
 
+def is_count(value: object) -> TypeGuard[int]:
+    """Return whether the value can be a number of tokens."""
+    return type(value) is int and 0 <= value < 2**53
+
+
 def note_usage(usage: object, chunk: Chunk) -> None:
     """Note the tokens that were counted; `/v1/completions` sends zeros before the end."""
     counted = a_dict(usage)
     prompt = counted.get("prompt_tokens") or counted.get("input_tokens")
     response = counted.get("completion_tokens") or counted.get("output_tokens")
-    chunk.prompt_tokens = prompt if isinstance(prompt, int) else chunk.prompt_tokens
-    chunk.response_tokens = response if isinstance(response, int) else chunk.response_tokens
+    chunk.prompt_tokens = prompt if is_count(prompt) else chunk.prompt_tokens
+    chunk.response_tokens = response if is_count(response) else chunk.response_tokens
 
 
 def note_call(chunk: Chunk, key: str | int, id: object, name: object, arguments: object) -> None:

@@ -15,6 +15,7 @@ from typing import Any, Literal
 from fastapi import Request
 from pydantic_core import from_json
 
+import metrics
 from client import Client
 from exchange import Asked, Chunk, ToolCallPiece
 from log_entry import LogEntry, timestamp
@@ -154,7 +155,10 @@ class Recorder:
             prompt_chars=None if asked.prompt is None else len(asked.prompt),
             response_chars=len(response),
         )
-        await self._log.append(self.entry)
+        try:
+            await self._log.append(self.entry)
+        finally:
+            metrics.count(self.entry)
 
 
 @dataclass(frozen=True)

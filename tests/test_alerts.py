@@ -21,7 +21,7 @@ METRICS = {
     "gen_ai_server_request_duration_seconds": "histogram",
     "gen_ai_server_time_to_first_token_seconds": "histogram",
     "gen_ai_server_time_per_output_token_seconds": "histogram",
-    "gen_ai_server_token_usage_total": "counter",
+    "minivault_tokens_total": "counter",
     "minivault_log_entries_total": "counter",
     "minivault_log_bytes_total": "counter",
     "minivault_log_write_duration_seconds": "histogram",

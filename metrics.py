@@ -1,0 +1,165 @@
+"""What the service counts, for Prometheus (`GET /metrics`).
+
+Names are those of OpenTelemetry's conventions for servers of language models where there are any,
+https://opentelemetry.io/docs/specs/semconv/gen-ai/gen-ai-metrics/, and `minivault_…` elsewhere.
+Everything is counted once a request or once a write, nothing once a token.
+
+With several workers each counts for itself, in files of the folder that PROMETHEUS_MULTIPROC_DIR
+names, and any of them answers for all.
+"""
+
+import multiprocessing
+import os
+import re
+from contextlib import suppress
+from pathlib import Path
+
+import prometheus_client
+from prometheus_client import REGISTRY, CollectorRegistry, Counter, Gauge, Histogram
+from prometheus_client.exposition import choose_encoder
+from prometheus_client.multiprocess import MultiProcessCollector, mark_process_dead
+
+from log_entry import LogEntry
+from ollama_wire import listed_name
+
+MAX_MODELS = 50
+"""How many models have a label of their own."""
+
+OTHER = "other"
+
+prometheus_client.disable_created_metrics()  # type: ignore[no-untyped-call]
+if folder := os.environ.get("PROMETHEUS_MULTIPROC_DIR"):
+    Path(folder).mkdir(parents=True, exist_ok=True)
+
+REQUESTS = Counter(
+    "minivault_requests_total",
+    "Requests that reached the service behind, as their entry in the log has them.",
+    ["endpoint", "model", "status"],
+)
+IN_FLIGHT = Gauge(
+    "minivault_requests_in_flight",
+    "Generations under way.",
+    multiprocess_mode="livesum",
+)
+IN_FLIGHT_LIMIT = Gauge(
+    "minivault_requests_in_flight_limit",
+    "MINIVAULT_MAX_CONCURRENCY: how many generations there may be, one more is refused.",
+    multiprocess_mode="livesum",
+)
+UNREACHABLE = Counter(
+    "minivault_ollama_unreachable_total",
+    "How often a request, or a look at /ready, did not reach Ollama.",
+)
+TOKENS = Counter(
+    "minivault_tokens_total",
+    "Tokens as the service behind counts them, of prompts (input) and answers (output).",
+    ["endpoint", "model", "type"],
+)
+DURATION = Histogram(
+    "gen_ai_server_request_duration_seconds",
+    "From a request to the end of its answer, whole or not.",
+    ["endpoint", "model"],
+    buckets=[
+        *(0.01, 0.02, 0.04, 0.08, 0.16, 0.32, 0.64, 1.28, 2.56, 5.12, 10.24, 20.48, 40.96, 81.92),
+        *(163.84, 327.68, 655.36),
+    ],
+)
+FIRST_TOKEN = Histogram(
+    "gen_ai_server_time_to_first_token_seconds",
+    "From a request to the first token of an answer that became whole.",
+    ["endpoint", "model"],
+    buckets=[
+        *(0.001, 0.005, 0.01, 0.02, 0.04, 0.06, 0.08, 0.1, 0.25, 0.5, 0.75, 1, 2.5, 5, 7.5, 10),
+        *(20, 40, 80, 160, 320),  # a model that has to be loaded first
+    ],
+)
+PER_TOKEN = Histogram(
+    "gen_ai_server_time_per_output_token_seconds",
+    "Between two tokens of an answer that became whole, on average.",
+    ["endpoint", "model"],
+    buckets=[0.01, 0.025, 0.05, 0.075, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.75, 1, 2.5],
+)
+LOG_ENTRIES = Counter("minivault_log_entries_total", "Entries written to the log.")
+LOG_BYTES = Counter("minivault_log_bytes_total", "Bytes written to the log.")
+LOG_WRITE = Histogram(
+    "minivault_log_write_duration_seconds",
+    "What one write to the log took, with its lock, and with its fsync where that is asked for.",
+    buckets=[0.00001, 0.00005, 0.0001, 0.0005, 0.001, 0.005, 0.01, 0.05, 0.1, 0.5, 1, 5, 30],
+)
+LOG_FAILURES = Counter("minivault_log_failures_total", "Writes to the log that failed.")
+LOG_SECONDS = Gauge(
+    "minivault_log_seconds_since_writable",
+    "How long the log has not been writable; 0 while it is.",
+    multiprocess_mode="livemax",
+)
+
+_models: set[str] = set()
+
+
+class NotSharedError(Exception):
+    """Several workers count, each for itself, and no folder was named where they can share it."""
+
+
+def model_label(model: str | None, *, is_known: bool) -> str:
+    """Return a model's name as Ollama lists it, `other` for what has none and for too many.
+
+    Clients name models as they like: only one that has answered is known to be there.
+    """
+    name = listed_name(model) if model else OTHER
+    if is_known and len(_models) < MAX_MODELS:
+        _models.add(name)
+    return name if name in _models else OTHER
+
+
+def count(entry: LogEntry) -> None:
+    """Count a request that has ended."""
+    is_whole = entry.status == "ok"
+    model = model_label(entry.model, is_known=is_whole)
+    REQUESTS.labels(entry.endpoint, model, entry.status).inc()
+    DURATION.labels(entry.endpoint, model).observe(entry.duration_ms / 1000)
+    TOKENS.labels(entry.endpoint, model, "input").inc(entry.prompt_tokens or 0)
+    TOKENS.labels(entry.endpoint, model, "output").inc(entry.response_tokens or 0)
+    if not is_whole or entry.ttft_ms is None:
+        return
+    FIRST_TOKEN.labels(entry.endpoint, model).observe(entry.ttft_ms / 1000)
+    if (tokens := entry.response_tokens or 0) > 1:
+        seconds = (entry.duration_ms - entry.ttft_ms) / 1000
+        PER_TOKEN.labels(entry.endpoint, model).observe(seconds / (tokens - 1))
+
+
+def exposition(accept: str) -> tuple[bytes, str]:
+    """Return all metrics in the format that an `Accept` header wants, and its content type.
+
+    Raises:
+        NotSharedError: this is one of several workers, and they do not share what they count.
+    """
+    registry = REGISTRY
+    if folder:
+        registry = CollectorRegistry()
+        MultiProcessCollector(registry)  # type: ignore[no-untyped-call]
+    elif multiprocessing.parent_process():
+        raise NotSharedError(
+            "several workers count, each for itself; set PROMETHEUS_MULTIPROC_DIR to an empty "
+            "folder, where they add it up"
+        )
+    encode, content_type = choose_encoder(accept)
+    return encode(registry), content_type
+
+
+def forget_ended_workers(*, this_one: bool = False) -> None:
+    """Take out what is under way in workers that are no more, and in this one where it ends."""
+    if not folder:
+        return
+    pids = {int(pid) for path in Path(folder).glob("*.db") for pid in re.findall(r"\d+", path.stem)}
+    for pid in pids:
+        if not _runs(pid) or this_one and pid == os.getpid():
+            mark_process_dead(pid, folder)  # type: ignore[no-untyped-call]
+
+
+def _runs(pid: int) -> bool:
+    with suppress(PermissionError):
+        try:
+            os.kill(pid, 0)
+        except ProcessLookupError:
+            return False
+    return True
