@@ -258,6 +258,8 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         title="MiniVault",
         summary="A local LLM's answers, every one of them kept in a log.",
         lifespan=lifespan,
+        # traces alone: metrics are at /metrics, and what is wrong with a body may quote it
+        telemetry={"metrics": False, "logs": False, "operation_spans": False},
     )
     app.state.settings = settings
     # on the routers, not the app: there the 413 would pass no middleware

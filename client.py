@@ -59,8 +59,8 @@ class ClientMiddleware:
     nothing of its answer.
 
     Only the kernel can do that: `send` cannot see what is still held for the client, and uvicorn's
-    own close waits for the client to take it. The app then sees a client that left. uvicorn hands
-    out the connection in no other way than through its own `receive`.
+    own close waits for the client to take it. The app then sees a client that left.
+    `connection.Connection` hands out the transport.
     """
 
     def __init__(self, app: ASGIApp, timeout: float) -> None:
@@ -70,8 +70,9 @@ class ClientMiddleware:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http":
-            scope.setdefault("state", {})["client"] = Client(scope)
-            self._limit(getattr(getattr(receive, "__self__", None), "transport", None))
+            state = scope.setdefault("state", {})
+            state["client"] = Client(scope)
+            self._limit(state.get("transport"))
         await self.app(scope, receive, send)
 
     def _limit(self, transport: asyncio.Transport | None) -> None:

@@ -8,7 +8,11 @@ a request can do more than raise. `uvicorn --http connection:Connection` puts it
 2. Junk after a request with `Connection: close` ends the answer to it. Here the answer goes on.
 3. Junk in the rest of a body whose answer is out has uvicorn begin a second answer, which is an
    exception in h11. Here the connection ends.
+
+And the app finds the connection's transport in a request's state.
 """
+
+import asyncio
 
 import h11
 from uvicorn.protocols.http.h11_impl import H11Protocol
@@ -18,6 +22,10 @@ MAX_AHEAD = 65536  # bytes beyond the request that is being answered
 
 class Connection(H11Protocol):
     """Serves one client's requests, one after the other."""
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        super().connection_made(transport)
+        self.app_state = {**self.app_state, "transport": transport}
 
     def data_received(self, data: bytes) -> None:
         super().data_received(data)

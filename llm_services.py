@@ -33,6 +33,7 @@ from pydantic import ValidationError
 from pydantic_core import from_json, to_json
 
 import metrics
+import tracing
 from deadline import Deadline
 from exchange import Chunk, Prompt
 from ollama_wire import CUT_OFF, AnswerReader, Framing, ModelList, OllamaAnswer, listed_name
@@ -186,10 +187,13 @@ class OllamaLLMService(LLMService):
             LLMServiceError: out of reach, too late, or broken off; also from within the block.
         """
         timeout = {"connect": self._settings.connect_timeout}
+        traced = [(name.encode(), value.encode()) for name, value in tracing.headers().items()]
+        if traced:  # in place of the client's own, which this request's span has taken up
+            headers = [each for each in headers if each[0].lower() not in dict(traced)]
         request = httpx.Request(
             method,
             f"{self.url}{target}",
-            headers=[*headers, *self._headers],
+            headers=[*headers, *self._headers, *traced],
             content=content,
             extensions={"timeout": timeout},
         )

@@ -16,6 +16,7 @@ from fastapi import Request
 from pydantic_core import from_json
 
 import metrics
+import tracing
 from client import Client
 from exchange import Asked, Chunk, ToolCallPiece
 from log_entry import LogEntry, timestamp
@@ -152,6 +153,7 @@ class Recorder:
             request=asked.request,
             client=self._client.address,
             user_agent=self._client.user_agent,
+            trace_id=tracing.trace_id(),
             prompt_chars=None if asked.prompt is None else len(asked.prompt),
             response_chars=len(response),
         )
@@ -159,6 +161,7 @@ class Recorder:
             await self._log.append(self.entry)
         finally:
             metrics.count(self.entry)
+            tracing.describe(self.entry)
 
 
 @dataclass(frozen=True)
