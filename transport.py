@@ -8,6 +8,7 @@ What is added here: a request whose reused connection died before its answer beg
 more, on a fresh one; and a peer that acknowledges nothing at all is given up.
 """
 
+import asyncio
 import socket
 import sys
 from collections.abc import AsyncIterator
@@ -111,12 +112,22 @@ class ResponseStream(httpx.AsyncByteStream):
         self._response.close()
 
 
+def end_body(body: aiohttp.StreamReader | None, closed: asyncio.Future[None]) -> None:
+    """Let a body that has not ended fail, now that its connection is closed."""
+    if not closed.cancelled():
+        closed.exception()  # else asyncio complains that nobody looked
+    if body and not body.is_eof() and body.exception() is None:
+        body.set_exception(aiohttp.ClientPayloadError("what came is not HTTP"))
+
+
 class StreamTransport(httpx.AsyncBaseTransport):
     """Sends httpx's requests; of the timeouts it keeps `connect`. It belongs to a running loop."""
 
     def __init__(self) -> None:
         self._kept = create_session(reuse=True)
         self._fresh = create_session(reuse=False)
+        self._bodies: dict[asyncio.Protocol, aiohttp.StreamReader] = {}
+        """The last one of each connection."""
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
         """Send a request and return its response as soon as the head is there.
@@ -135,6 +146,7 @@ class StreamTransport(httpx.AsyncBaseTransport):
                 response = await self._send(self._fresh, request, SimpleNamespace())
         except FAILED as exc:
             raise httpx_error(exc) from exc
+        self._end_with_connection(response)
         return httpx.Response(
             response.status, headers=response.raw_headers, stream=ResponseStream(response)
         )
@@ -152,6 +164,20 @@ class StreamTransport(httpx.AsyncBaseTransport):
             timeout=aiohttp.ClientTimeout(connect=request.extensions["timeout"]["connect"]),
             trace_request_ctx=attempt,
         )
+
+    def _end_with_connection(self, response: aiohttp.ClientResponse) -> None:
+        """Let a body end when its connection does.
+
+        aiohttp 3.14 closes the connection at what is no HTTP in the middle of a body, and leaves
+        whoever reads the body waiting.
+        """
+        protocol = response.connection and response.connection.protocol
+        if protocol is None:  # it has ended by now
+            return
+        is_new = protocol not in self._bodies
+        self._bodies[protocol] = response.content
+        if is_new and (closed := protocol.closed):
+            closed.add_done_callback(lambda _: end_body(self._bodies.pop(protocol, None), closed))
 
     async def aclose(self) -> None:
         """Close all connections."""

@@ -173,6 +173,38 @@ def test_what_is_cut_off_or_no_http_is_a_transport_error(
     asyncio.run(main())
 
 
+def test_what_is_no_http_in_the_middle_of_a_body_ends_it_at_once() -> None:
+    """Also on a connection that has carried another."""
+
+    async def main() -> None:
+        has_begun = asyncio.Event()
+
+        async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            for end in (b"0\r\n\r\n", b"no size\r\n"):
+                await reader.readuntil(b"\r\n\r\n")
+                writer.write(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nok\r\n")
+                await has_begun.wait()
+                has_begun.clear()
+                writer.write(end)
+            await reader.readuntil(b"never")
+
+        async with client_of(serve) as (client, asked):
+            async with client.stream("GET", "/") as answer:
+                pieces = answer.aiter_raw()
+                assert await anext(pieces) == b"ok"
+                has_begun.set()
+                assert await anext(pieces, b"end") == b"end"
+            async with client.stream("GET", "/") as answer:
+                pieces = answer.aiter_raw()
+                assert await anext(pieces) == b"ok"
+                has_begun.set()
+                with pytest.raises(httpx.ReadError):
+                    await anext(pieces)
+            assert len(asked) == 1
+
+    asyncio.run(main())
+
+
 def test_nobody_listening_is_a_connect_error_and_no_answer_a_connect_timeout() -> None:
     async def main() -> None:
         async with httpx.AsyncClient(transport=StreamTransport(), timeout=0.2) as client:
