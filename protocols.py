@@ -208,7 +208,8 @@ class Responses(Protocol):
         chunk.finish_reason = text(reason) or text(response.get("status"))
         chunk.model = text(response.get("model"))
         note_usage(response.get("usage"), chunk)
-        chunk.error = error_words(response.get("error"))
+        failed = "the response failed" if response.get("status") == "failed" else None
+        chunk.error = error_words(response.get("error")) or failed
         chunk.done = True
 
     def texts(self, body: Json) -> tuple[str | None, str | None]:

@@ -1,5 +1,6 @@
 """The gateway in a process of its own, stopped and killed while it answers on every protocol."""
 
+import json
 import signal
 import threading
 from pathlib import Path
@@ -76,3 +77,21 @@ def test_a_kill_loses_no_answer_that_a_client_received(
     ids = [entry["id"] for entry in read_log(tmp_path / "logs")]
     assert len(set(ids)) == len(ids)
     assert {request_id for load in loads for request_id in load.whole} <= set(ids)
+
+
+def test_behind_a_prefix_all_is_as_without_it(ollama: OllamaStandIn, tmp_path: Path) -> None:
+    """A proxy that takes `/vault` away says so by `--root-path`."""
+    paths = ["/api/chat", "/v1/messages"]
+    command = [*UVICORN, "--root-path", "/vault"]
+    limit = {"MINIVAULT_IDLE_TIMEOUT": "0.2"}
+    with process(command, tmp_path / "logs", **environment(ollama), **limit) as service:
+        ollama.answer = like_ollama
+        for path in paths:
+            assert send(service.url, post(path, ask(path, stream=True))).status == 200
+        assert [entry["endpoint"] for entry in read_log(service.log_dir)] == paths
+        assert [talk.path for talk in ollama.requests] == paths
+        refused = send(service.url, post("/v1/messages/batches", {}))
+        assert refused.status == 403 and json.loads(refused.body)["type"] == "error"
+        ollama.answer = begin(BEGUN, end=hang)
+        late = send(service.url, post("/v1/messages", ask("/v1/messages", stream=True)))
+        assert b'event: error\ndata: {"type":"error"' in late.body and not late.is_whole

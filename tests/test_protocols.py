@@ -1,0 +1,77 @@
+"""Ends of an answer that Ollama 0.33 was not seen to send, and that its protocols have."""
+
+import json
+from typing import Any
+
+import pytest
+
+from exchange import Chunk
+from ollama_wire import AnswerReader, Framing
+from protocols import PROTOCOLS
+from tests.conftest import Serve
+from tests.ollama_stand_in import OllamaStandIn, like_ollama
+
+
+def read(path: str, framing: Framing, data: bytes) -> list[Chunk]:
+    """Return what an answer means, read in one piece and to its end."""
+    reader = AnswerReader(PROTOCOLS[path], framing)
+    return [reader.feed(data), reader.end()]
+
+
+def response(status: str, **fields: Any) -> dict[str, Any]:
+    """Return a response of `/v1/responses` that has ended."""
+    usage = {"input_tokens": 3, "output_tokens": 2}
+    return {"status": status, "model": "tinyllama", "output": [], "usage": usage, **fields}
+
+
+ENDS = {
+    "cut off by a limit": (
+        response("incomplete", incomplete_details={"reason": "max_output_tokens"}),
+        ("max_output_tokens", None),
+    ),
+    "filtered": (
+        response("incomplete", incomplete_details={"reason": "content_filter"}),
+        ("content_filter", None),
+    ),
+    "failed": (
+        response("failed", error={"code": "server_error", "message": "no memory"}),
+        ("failed", "Ollama failed: no memory"),
+    ),
+    "failed without words": (response("failed"), ("failed", "Ollama failed: the response failed")),
+}
+
+
+@pytest.mark.parametrize(("ended", "expected"), ENDS.values(), ids=ENDS.keys())
+@pytest.mark.parametrize("framing", [Framing.EVENTS, Framing.DOCUMENT])
+def test_a_response_that_ended_in_another_way_is_read_as_such(
+    ended: dict[str, Any], expected: tuple[str, str | None], framing: Framing
+) -> None:
+    if framing is Framing.DOCUMENT:
+        data = json.dumps(ended).encode()
+    else:
+        event = {"type": f"response.{ended['status']}", "response": ended}
+        data = f"event: {event['type']}\ndata: {json.dumps(event)}\n\n".encode()
+    last, after = read("/v1/responses", framing, data)
+    assert (last.finish_reason, last.error) == expected
+    assert (last.done, last.model, last.response_tokens) == (True, "tinyllama", 2)
+    assert (after.done, after.error) == (False, None), "nothing more is read"
+
+
+@pytest.mark.parametrize("count", [True, -1, 2.5, "3", 10**400, None])
+def test_what_is_no_number_of_tokens_is_as_absent(count: object) -> None:
+    line = {"model": "m", "response": "", "done": True, "eval_count": count}
+    data = json.dumps(line).encode() + b"\n"
+    chunk, _ = read("/api/generate", Framing.LINES, data)
+    assert (chunk.done, chunk.error, chunk.response_tokens) == (True, None, None)
+
+
+@pytest.mark.parametrize("path", ["/api/chat", "/api/version", "/v1/models"])
+def test_without_the_gateway_its_paths_are_not_there(
+    serve: Serve, ollama: OllamaStandIn, path: str
+) -> None:
+    ollama.answer = like_ollama
+    service = serve(llm_service="ollama", ollama_base_url=ollama.url, gateway=False)
+    method = "POST" if path == "/api/chat" else "GET"
+    assert service.client.request(method, path, json={}).status_code == 404
+    assert service.client.post("/generate", json={"prompt": "Why?"}).status_code == 200
+    assert [talk.path for talk in ollama.requests] == ["/api/generate"]
