@@ -38,17 +38,20 @@ def resident(pid: int) -> int:
 
 
 @pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="needs Linux's /proc")
-@pytest.mark.parametrize("accept", ["text/plain", "text/event-stream"])
+@pytest.mark.parametrize(
+    ("path", "accept"),
+    [("/stream", "text/plain"), ("/stream", "text/event-stream"), ("/api/generate", "*/*")],
+)
 @pytest.mark.parametrize("bytes_per_second", [0, 1000])
 def test_slow_reader_slows_ollama_down_and_buffers_stay_bounded(
-    ollama: OllamaStandIn, tmp_path: Path, bytes_per_second: int, accept: str
+    ollama: OllamaStandIn, tmp_path: Path, bytes_per_second: int, path: str, accept: str
 ) -> None:
     torrent = Torrent(TOKENS)
     ollama.answer = torrent
     environment = {"MINIVAULT_LLM_SERVICE": "ollama", "MINIVAULT_OLLAMA_BASE_URL": ollama.url}
     with process(UVICORN, tmp_path / "logs", **environment) as service:
         before = resident(service.popen.pid)
-        connection = ask(service.url, "/stream", accept)
+        connection = ask(service.url, path, accept)
         eventually(lambda: torrent.sent > 0)
         for _ in range(20):
             time.sleep(0.1)
