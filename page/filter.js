@@ -30,10 +30,13 @@ export function show(view, filter) {
   });
 }
 
-// Put into the address what the form holds; a text when it is whole, not with every key.
+// Put into the address what the form holds; a text when it is whole, not with every key. And show it
+// at once: a browser says later that the address changed, maybe when the next field is typed in.
 function apply(event) {
   event.preventDefault();
-  location.replace(write(shown, [...new FormData(form)].filter(([, value]) => value)));
+  const held = [...new FormData(form)].filter(([, value]) => value);
+  history.replaceState(null, "", write(shown, held));
+  dispatchEvent(new Event("hashchange"));
 }
 for (const event of ["change", "submit"]) form.addEventListener(event, apply);
 $("details", form).open = innerWidth > 700;

@@ -4,6 +4,7 @@ that everybody can use it."""
 import asyncio
 import base64
 import json
+import re
 import subprocess
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -343,6 +344,30 @@ def test_the_filter_is_in_the_address_and_can_be_sent(opened: Opened, browser: B
         other.get_by_label("Endpoint").fill("")
         other.get_by_role("link", name="Any day").click()
         expect(other.locator("#log tbody tr")).to_have_count(3)
+
+
+@needs_browser
+def test_who_is_quicker_than_the_browser_loses_nothing_of_the_filter(opened: Opened) -> None:
+    """The next field is typed in, and a day clicked, before it is said that the address changed."""
+    opened.show("#log?q=one&endpoint=/api/chat")
+    page = opened.page
+    expect(page.get_by_role("searchbox")).to_have_value("one")
+    left = page.evaluate("""() => {
+        const { q, endpoint } = document.querySelector("#filter").elements;
+        const leave = (field) => field.dispatchEvent(new Event("change", { bubbles: true }));
+        q.value = "two";
+        leave(q);
+        endpoint.value = "/generate";
+        return new Promise((resolve) => setTimeout(() => {
+            const typed = endpoint.value;
+            endpoint.value = "/stream";
+            leave(endpoint);
+            document.querySelector(".days a").click();
+            resolve(typed);
+        }, 100));
+    }""")
+    assert left == "/generate"
+    expect(page).to_have_url(re.compile("#log[?]q=two&endpoint=%2Fstream$"))
 
 
 @needs_browser
