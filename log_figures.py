@@ -17,7 +17,6 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any, BinaryIO
 
-
 from log_reader import LogReader
 
 SAMPLE = 10_000
@@ -25,8 +24,9 @@ MAX_BUCKETS = 120
 MAX_MODELS = 50
 SLOWEST = 10
 ROW = """id started_at finished_at endpoint model status duration_ms ttft_ms
- response_tokens""".split()
+ response_tokens prompt_chars""".split()
 PROMPT_LENGTH = 200
+NO_ENTRY = (KeyError, TypeError, ValueError, OverflowError)
 ONE_PIECE_MS = 1
 PROGRESS_SECONDS = 0.25
 HOUR = 3600
@@ -117,17 +117,18 @@ class Figures:
     def __init__(self, since: str, until: str) -> None:
         self._since, self._until = since, until
         span = seconds(until) - seconds(since)
-        weeks = (7 * DAY * n for n in (2, 4, 13, 52, 520))
+        weeks = (7 * DAY * n for n in (2, 4, 13, 52, 520, 5200))
         self._width = next(w for w in (*WIDTHS, *weeks) if span / w <= MAX_BUCKETS)
+        self._first, self._last = self._number(since), self._number(until)
         self._entries = 0
         self._buckets: defaultdict[int, Bucket] = defaultdict(Bucket)
         self._models: defaultdict[str, Model] = defaultdict(Model)
         self._slowest: list[tuple[float, int, dict[str, Any]]] = []
 
     def add(self, entry: dict[str, Any]) -> None:
-        """Count an entry in; raise ValueError or TypeError where it is none of ours."""
-        bucket = int(seconds(entry["finished_at"]) // self._width)
-        duration_ms = float(entry["duration_ms"])
+        """Count an entry in; raise one of `NO_ENTRY` where it is none of ours."""
+        bucket = min(max(self._number(entry["finished_at"]), self._first), self._last)
+        duration_ms = entry["duration_ms"] + 0.0
         self._entries += 1
         self._buckets[bucket].add(entry)
         if entry.get("status") == "ok":
@@ -137,8 +138,12 @@ class Figures:
             if len(self._slowest) > SLOWEST:
                 heapq.heappop(self._slowest)
 
+    def _number(self, moment: str) -> int:
+        return int(seconds(moment) // self._width)
+
     def figures(self) -> dict[str, Any]:
-        """Return what is shown; stretches of time without entries are left out."""
+        """Return what is shown, from the first stretch of time with entries to the last."""
+        numbers = range(min(self._buckets), max(self._buckets) + 1) if self._buckets else ()
         models = sorted(self._models.items(), key=lambda item: item[1].entries, reverse=True)
         return {
             "since": self._since,
@@ -147,7 +152,7 @@ class Figures:
             "entries": self._entries,
             "buckets": [
                 {"start": moment(number * self._width), **self._buckets[number].figures()}
-                for number in sorted(self._buckets)
+                for number in numbers
             ],
             "models": [{"model": name, **model.figures()} for name, model in models[:MAX_MODELS]],
             "slowest": [entry for *_, entry in sorted(self._slowest, reverse=True)],
@@ -157,7 +162,8 @@ class Figures:
 def row(entry: dict[str, Any]) -> dict[str, Any]:
     """Return what a list shows of an entry."""
     shown = {key: entry.get(key) for key in ROW}
-    return shown | {"prompt": str(entry.get("prompt") or "")[:PROMPT_LENGTH]}
+    prompt = entry.get("prompt")
+    return shown | {"prompt": None if prompt is None else str(prompt)[:PROMPT_LENGTH]}
 
 
 def seconds(moment: str) -> float:
@@ -181,7 +187,7 @@ def span(reader: LogReader) -> tuple[str, str]:
 
 def finished_at(entry: dict[str, Any]) -> str | None:
     """Return when the entry was finished, None where it is none of ours."""
-    with suppress(KeyError, TypeError, ValueError):
+    with suppress(*NO_ENTRY):
         seconds(entry["finished_at"])
         return str(entry["finished_at"])
     return None
@@ -201,7 +207,7 @@ def write_figures(reader: LogReader, out: BinaryIO) -> None:
 
     figures = Figures(*span(reader))
     for found in reader.find(report):
-        with suppress(KeyError, TypeError, ValueError):  # an object that is no entry of ours
+        with suppress(*NO_ENTRY):  # an object that is no entry of ours
             figures.add(found.entry)
     # the standard encoder escapes half a surrogate, which a model's name may hold
     out.write(json.dumps(figures.figures()).encode() + b"\n")

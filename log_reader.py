@@ -10,6 +10,7 @@ over, and so is a file that goes or shrinks meanwhile.
 """
 
 import json
+import math
 import os
 import re
 import select
@@ -58,13 +59,19 @@ class Found(NamedTuple):
     entry: dict[str, Any]
 
 
+def finite(text: str) -> float | str:
+    """Return the number; as text where it is too large for one."""
+    number = float(text)
+    return number if math.isfinite(number) else text
+
+
 def parse(line: bytes | memoryview) -> tuple[dict[str, Any] | None, bytes | memoryview]:
     """Return a line's object, None where it is none, and the line as every JSON parser takes it."""
     try:
         entry = orjson.loads(line)
-    except ValueError:  # torn; or with NaN or half a surrogate pair, which a client can send
+    except ValueError:  # torn; or with NaN, 1e999 or half a surrogate pair, which clients can send
         try:
-            entry = json.loads(bytes(line), parse_constant=str)
+            entry = json.loads(bytes(line), parse_constant=str, parse_float=finite)
         except (ValueError, RecursionError):
             return None, line
         line = json.dumps(entry).encode()

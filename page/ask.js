@@ -3,11 +3,11 @@ import { write } from "./address.js";
 import { $, copy, fail, visible } from "./element.js";
 import { offer } from "./filter.js";
 import { count, duration, rate, short } from "./measure.js";
-import { curl, events, request } from "./service.js";
+import { curl, objects, request } from "./service.js";
 
 const TEXTS = ["prompt", "model", "system"];
 const JSONS = ["options", "format", "think"];
-const HEADERS = { "Content-Type": "application/json", Accept: "text/event-stream" };
+const HEADERS = { "Content-Type": "application/json", Accept: "application/x-ndjson" };
 const view = $("main#ask");
 const form = $("form", view);
 const answer = $("#answer");
@@ -28,6 +28,7 @@ export function again(entry) {
   for (const name of TEXTS) fields[name].value = entry[name] ?? "";
   for (const name of JSONS) fields[name].value = JSON.stringify(entry[name] ?? undefined) ?? "";
   $("details", form).open = ["system", ...JSONS].some((name) => entry[name] != null);
+  $(".note", form).hidden = !entry.request;
   fields.model.parentNode.hidden = false;
   location.hash = "#ask";
 }
@@ -71,10 +72,10 @@ async function read(asked, progress, signal) {
   const options = { method: "POST", headers: HEADERS, body: JSON.stringify(asked), signal };
   const response = await request("stream", { kind: "api", ...options });
   $("a", answer).href = write("log", {}, response.headers.get("X-Request-ID"));
-  for await (const [event, data] of events(response)) {
-    if (event === "error") throw new Error(data.detail);
-    if (event === "done") progress.done = data;
-    else take(progress, data);
+  for await (const piece of objects(response)) {
+    if (piece.error != null) throw new Error(piece.error);
+    if (piece.done) progress.done = piece;
+    else take(progress, piece);
   }
   if (!progress.done) throw new Error("The connection broke before the answer was whole.");
 }

@@ -1,6 +1,7 @@
 // A conversation: the messages of a request in any of the protocols, as elements to read. What is
 // not known here is shown as the JSON that it is.
 import { element, passage, visible } from "./element.js";
+import { count } from "./measure.js";
 
 const PICTURE = /^data:image\/(png|jpeg|gif|webp);base64,[A-Za-z0-9+/]+=*$/;
 // A picture that the request carried; one that is elsewhere is named, not fetched.
@@ -44,10 +45,15 @@ function message(it) {
 export const bubble = (role, nodes) => element("section", { class: "message", "data-role": role },
   element("h4", {}, visible(role, 100)), ...nodes);
 
+// Whether the service was told to keep no texts, and what then stands for one.
+export const lengthOnly = (entry) => entry.prompt == null && entry.prompt_chars != null;
+export const left = (length) => `(${count(length, "character")}; the text was not kept)`;
+export const prompted = (entry) => (lengthOnly(entry) ? left(entry.prompt_chars) : entry.prompt);
+
 // What an entry asked: the whole conversation where its request carries one.
-export function conversation({ prompt, system, request }) {
+export function conversation({ system, request, ...entry }) {
   const { messages, input, images } = request ?? {};
-  const asked = [messages ?? input ?? { role: "user", content: prompt, images }].flat();
+  const asked = [messages ?? input ?? { role: "user", content: prompted(entry), images }].flat();
   const known = asked.some((each) => /^(system|developer)$/.test(each?.role));
   return [known || !system ? "" : bubble("system", part(system)), ...asked.map(message)];
 }

@@ -1,13 +1,14 @@
 // One entry, whole, in a dialog over the log: what was asked beside what was answered.
 import { read, write } from "./address.js";
 import { again } from "./ask.js";
-import { bubble, conversation, thinking, toolCall } from "./conversation.js";
+import { bubble, conversation, left, lengthOnly, thinking, toolCall } from "./conversation.js";
 import { $, copy, element, fail, passage, visible, written } from "./element.js";
 import { duration, moment } from "./measure.js";
 import { curl, request } from "./service.js";
 
 const dialog = $("#entry");
 const whole = $(".whole", dialog);
+const button = (name) => $(`[name=${name}]`, dialog);
 let [opened, entry] = []; // its id, and what it holds
 
 function showTimes({ ttft_ms: first, duration_ms: all }) {
@@ -20,6 +21,7 @@ function showTimes({ ttft_ms: first, duration_ms: all }) {
 
 const answered = () => bubble("assistant", [
   entry.thinking ? thinking(entry.thinking) : "", entry.response ? passage(entry.response) : "",
+  lengthOnly(entry) ? passage(left(entry.response_chars)) : "",
   ...[entry.tool_calls ?? []].flat().map(toolCall),
   entry.error ? passage(entry.error, "problem") : ""]);
 
@@ -37,6 +39,7 @@ async function load(id) {
   $("h2", dialog).textContent = `${moment(entry.finished_at)} · ${visible(entry.model, 60)}`;
   $(".asked", whole).replaceChildren(...conversation(entry));
   $(".answered", whole).replaceChildren(answered());
+  for (const name of ["again", "copy", "curl"]) button(name).disabled = lengthOnly(entry);
   showTimes(entry);
   showFacts(entry);
   whole.hidden = false;
@@ -58,12 +61,11 @@ function sent({ prompt, model, system, options, format, think, request: body }) 
   return body ?? Object.fromEntries(asked.filter(([, value]) => value != null));
 }
 
-const on = (name, action) => $(`[name=${name}]`, dialog).addEventListener("click", action);
+const on = (name, action) => button(name).addEventListener("click", action);
 on("again", () => again(entry));
 on("copy", (event) => copy(written(entry.response), event));
 on("curl", (event) => copy(curl(entry.endpoint, sent(entry)), event));
 on("json", (event) => copy(JSON.stringify(entry), event));
-on("close", () => dialog.close());
 dialog.addEventListener("close", () => {
   const { view, filter, entry: id } = read();
   if (dialog.open || !id || id !== opened) return; // it was not the reader who closed it

@@ -15,16 +15,11 @@ const PERCENTILES = ["p50", "p95", "p99"];
 let work = new AbortController(); // aborted when the figures are no longer wanted
 let [figures, filter] = [null, {}];
 
-// The stretches of time with their labels, also those in which nothing happened.
+// The stretches of time with their labels.
 function stretches({ buckets, bucket_seconds: width }) {
-  const starts = buckets.map(({ start }) => Date.parse(start) / 1000);
-  const there = new Map(starts.map((start, i) => [start, buckets[i]]));
   const clock = width < 86_400 ? { hour: "2-digit", minute: "2-digit" } : {};
   const format = new Intl.DateTimeFormat("en-GB", { day: "numeric", month: "short", ...clock });
-  const all = Array.from({ length: (starts.at(-1) - starts[0]) / width + 1 },
-    (_, i) => starts[0] + i * width);
-  return all.map((start) => ({ label: format.format(start * 1000),
-    ok: 0, cancelled: 0, error: 0, ...there.get(start) }));
+  return buckets.map((it) => ({ ...it, label: format.format(Date.parse(it.start)) }));
 }
 
 function fill(name, rows) {
@@ -36,7 +31,7 @@ function fill(name, rows) {
 const each = (values, unit) => PERCENTILES.map((name) => unit(values?.[name]));
 const slowest = (it) => [
   element("a", { href: write("figures", filter, it.id) }, moment(it.finished_at)),
-  duration(it.duration_ms), visible(it.model, 100), element("bdi", {}, firstLine(it.prompt))];
+  duration(it.duration_ms), visible(it.model, 100), element("bdi", {}, firstLine(it))];
 const speed = (it) => [visible(it.model, 100), short(it.entries), short(it.response_tokens),
   ...each(it.tokens_per_second, short)];
 const numbers = (it) => [it.label, it.ok, it.cancelled, it.error,

@@ -30,8 +30,8 @@ export function show(view, filter) {
   });
 }
 
-// Put into the address what the form holds; a text when it is whole, not with every key. And show it
-// at once: a browser says later that the address changed, maybe when the next field is typed in.
+// Put into the address what the form holds; a text when it is whole, not with every key. And show
+// it at once: a browser says later that the address changed, maybe when the next field is typed in.
 function apply(event) {
   event.preventDefault();
   const held = [...new FormData(form)].filter(([, value]) => value);

@@ -1,14 +1,16 @@
 // The keys, the log's and the API's. They live in this tab's session storage and nowhere else.
 import { $ } from "./element.js";
 
+const dialog = $("#key");
 const asking = {};
+let before = null; // the one dialog's last question
 export const key = (kind) => sessionStorage.getItem(`${kind}-key`);
 export const keep = (kind, value) => sessionStorage.setItem(`${kind}-key`, value);
 
-// Ask for a key and keep it; false where none is given. One dialog, however many wait for it.
+// Ask for a key and keep it; false where none is given. One question, however many wait for it.
 export function ask(kind, wrong) {
-  asking[kind] ??= new Promise((resolve) => {
-    const dialog = $(`#${kind}-key`);
+  asking[kind] ??= before = Promise.resolve(before).then(() => new Promise((resolve) => {
+    for (const node of dialog.querySelectorAll("[data-of]")) node.hidden = node.dataset.of !== kind;
     $(".problem", dialog).hidden = !wrong;
     $("form", dialog).reset();
     dialog.returnValue = "";
@@ -17,6 +19,6 @@ export function ask(kind, wrong) {
       asking[kind] = resolve(Boolean(dialog.returnValue));
     };
     dialog.showModal();
-  });
+  }));
   return asking[kind];
 }

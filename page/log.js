@@ -1,6 +1,7 @@
 // The log: its entries in a table, newest first; new ones come by themselves, older ones on demand.
 // Only what a row shows is kept of an entry, and at most ROWS of them: a log can be of any size.
 import { write } from "./address.js";
+import { prompted } from "./conversation.js";
 import { $, element, fail, visible } from "./element.js";
 import { offer, query } from "./filter.js";
 import { count, duration, moment, rate, short } from "./measure.js";
@@ -20,20 +21,20 @@ let looked = 0; // when the service was asked last, by its own clock
 let work = new AbortController(); // aborted when what it reads is no longer wanted
 let timer;
 
-export const firstLine = (text) =>
-  visible(text, 1000).trim().split(/[\n\r]/, 1)[0].slice(0, 200) || "(no text)";
+export const firstLine = (entry) =>
+  visible(prompted(entry), 1000).trim().split(/[\n\r]/, 1)[0].slice(0, 200) || "(no text)";
 
-function row({ id, finished_at, status, prompt, model, endpoint, ...entry }) {
+function row(entry) {
+  const { id, finished_at, status, model, endpoint } = entry;
   const cells = {
     time: moment(finished_at), status: visible(status, 100),
-    prompt: element("a", { href: write("log", filter, id) }, firstLine(prompt)),
+    prompt: element("a", { href: write("log", filter, id) }, firstLine(entry)),
     model: visible(model, 100), endpoint: visible(endpoint, 100),
     duration: duration(entry.duration_ms), rate: short(rate(entry)),
   };
   return element("tr", { "data-id": id, "data-status": status }, Object.entries(cells)
     .map(([name, shown]) => element("td", { class: name }, element("bdi", {}, shown))));
 }
-const find = (id) => $(`[data-id="${CSS.escape(id)}"]`, body);
 
 // Do what asks the service, and say what went wrong; what was left is no failure.
 async function attempt(action) {
@@ -50,7 +51,8 @@ async function read(parameters, quiet) {
   signal.throwIfAborted();
   looked = Date.parse(response.headers.get("Date"));
   offer(entries.map(({ model }) => model));
-  return { cursor, rows: entries.filter(({ id }) => !find(id)).map(row) };
+  const fresh = entries.filter(({ id }) => !$(`[data-id="${CSS.escape(id)}"]`, body));
+  return { cursor, rows: fresh.map(row) };
 }
 
 function say() {
@@ -58,6 +60,8 @@ function say() {
   $("[role=status]", view).textContent = !rows ? "No entry matches; new ones will appear here"
     : `${count(rows, "entry", "entries")}${next ? ", older ones below" : ""}`;
   older.hidden = !next;
+  end.disconnect(); // it tells of changes, and the new end may be as near as the old one was
+  end.observe(older);
 }
 
 // Show the entries that follow the last row; where there are many rows, in place of these.
@@ -134,7 +138,7 @@ export function hide() {
 older.addEventListener("click", () => attempt(more));
 newest.addEventListener("click", load);
 $("[name=download]", view).addEventListener("click", () => attempt(save));
-new IntersectionObserver(([{ isIntersecting }]) => {
-  if (isIntersecting && !older.hidden && body.rows.length < ROWS) attempt(more);
-}, { root: scroller, rootMargin: "500px" }).observe(older);
+const end = new IntersectionObserver(([{ isIntersecting }]) => {
+  if (isIntersecting && body.rows.length < ROWS) attempt(more);
+}, { root: scroller, rootMargin: "500px" });
 document.addEventListener("visibilitychange", () => { if (!view.hidden) poll(); });

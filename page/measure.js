@@ -1,15 +1,13 @@
 // Measures as they are written: moments, durations, counts, sizes, rates.
 const CLOCK = { hour: "2-digit", minute: "2-digit", second: "2-digit" };
 const DATE = { weekday: "short", day: "numeric", month: "short" };
-const time = new Intl.DateTimeFormat("en-GB", CLOCK);
-const dateAndTime = new Intl.DateTimeFormat("en-GB", { ...DATE, ...CLOCK });
 const whole = new Intl.NumberFormat("en-GB");
 const rounded = new Intl.NumberFormat("en-GB", { maximumSignificantDigits: 3 });
 
 export function moment(text) {
   const date = new Date(text);
-  const format = date.toDateString() === new Date().toDateString() ? time : dateAndTime;
-  return Number.isNaN(date.getTime()) ? "" : format.format(date);
+  const day = date.toDateString() === new Date().toDateString() ? {} : DATE;
+  return Number.isNaN(date.getTime()) ? "" : date.toLocaleString("en-GB", { ...day, ...CLOCK });
 }
 
 export function duration(ms) {

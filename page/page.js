@@ -12,7 +12,7 @@ const views = { ask, log, figures };
 let shown;
 
 function show() {
-  const key = new URLSearchParams(location.hash.slice(1)).get("key");
+  const key = new URLSearchParams(location.hash.slice(1).replaceAll("+", "%2B")).get("key");
   if (key) {
     keep("log", key);
     history.replaceState(null, "", "#log"); // it is not to be seen, sent or remembered

@@ -25,8 +25,8 @@ export async function request(path, { kind, quiet, headers, ...options }) {
   return request(path, { kind, headers, ...options });
 }
 
-// Yield a body's lines as they come; who leaves the loop cancels the request.
-async function* lines(response) {
+// Yield what a body's lines hold as they come; who leaves the loop cancels the request.
+export async function* objects(response) {
   const reader = response.body.pipeThrough(new TextDecoderStream()).getReader();
   let rest = "";
   try {
@@ -34,26 +34,12 @@ async function* lines(response) {
       const [first, ...others] = read.value.split("\n");
       rest += first;
       for (const other of others) {
-        yield rest;
+        yield JSON.parse(rest);
         rest = other;
       }
     }
   } finally {
     reader.cancel().catch(() => {});
-  }
-}
-
-export async function* objects(response) {
-  for await (const line of lines(response)) yield JSON.parse(line);
-}
-
-// Yield server-sent events as `[event, data]`.
-export async function* events(response) {
-  let event = "";
-  for await (const line of lines(response)) {
-    if (line.startsWith("event: ")) event = line.slice(7);
-    else if (line.startsWith("data: ")) yield [event, JSON.parse(line.slice(6))];
-    else event = "";
   }
 }
 

@@ -213,10 +213,16 @@ def test_what_is_no_entry_is_passed_over(tmp_path: Path) -> None:
 
 def test_what_only_python_takes_for_json_comes_as_json(tmp_path: Path) -> None:
     write(tmp_path, entry("a", options={"x": float("nan")}, prompt="half \ud83d of a pair"))
+    write(
+        tmp_path, json.dumps(entry("b", request=[7777])).replace("7777", "1e999, -1e999").encode()
+    )
     with reading(tmp_path) as process:
-        line = read_to_end(process)
-    assert b"NaN," not in line and b"NaN}" not in line
-    assert json.loads(line)["prompt"] == "half \ud83d of a pair"
+        b, a = [
+            json.loads(line, parse_constant=pytest.fail)
+            for line in read_to_end(process).splitlines()
+        ]
+    assert a["options"] == {"x": "NaN"} and a["prompt"] == "half \ud83d of a pair"
+    assert b["request"] == ["1e999", "-1e999"]
 
 
 def test_an_entry_comes_as_it_stands(tmp_path: Path) -> None:
@@ -350,7 +356,27 @@ def test_the_figures_of_a_decade_have_few_buckets(tmp_path: Path) -> None:
     for year in range(2016, 2027):
         day = f"{year}-01-01"
         write(tmp_path, entry("a", finished_at=f"{day}T00:00:00.000000Z"), day=day)
-    assert figures(tmp_path)["entries"] == 11
+    got = figures(tmp_path)
+    assert got["entries"] == 11
+    starts = [bucket["start"] for bucket in got["buckets"]]
+    assert len(starts) == 41 and starts == sorted(starts), "those without entries are there too"
+    assert sum(bucket["ok"] for bucket in got["buckets"]) == 11
+
+
+def test_the_figures_of_odd_entries(tmp_path: Path) -> None:
+    """Half a surrogate pair as a model's name, no text kept, and moments of another time."""
+    write(tmp_path, entry("a"), entry("b", model="\ud800", prompt=None, prompt_chars=7))
+    write(tmp_path, *(entry("c", finished_at=f"{year}-01-01T00:00:00Z") for year in ("0001", 9999)))
+    for number in ("NaN", "1e999", "9" * 400, '"7"'):
+        line = json.dumps(entry("none of ours", duration_ms=77777)).replace("77777", number)
+        write(tmp_path, line.encode() + b"\n")
+    write(tmp_path, entry("d", response_tokens=10**400))
+    got = figures(tmp_path)
+    assert [model["model"] for model in got["models"]] == ["tinyllama", "\ud800"]
+    (bucket,) = got["buckets"]
+    assert bucket["ok"] == got["entries"] == 5
+    (b,) = [slow for slow in got["slowest"] if slow["id"] == "b"]
+    assert (b["prompt"], b["prompt_chars"]) == (None, 7)
 
 
 def test_percentiles_of_many_values_are_close_and_take_little_memory() -> None:

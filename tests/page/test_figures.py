@@ -1,0 +1,54 @@
+"""The figures in a browser: what is found by them, how they are drawn, and when they stop."""
+
+from datetime import UTC, datetime, timedelta
+
+from playwright.sync_api import expect
+
+from tests.conftest import eventually
+from tests.page.conftest import Opened, ago, entry, needs_browser
+
+pytestmark = needs_browser
+
+
+def test_the_slowest_answer_of_a_day_is_found_in_three_clicks(opened: Opened) -> None:
+    at = datetime.now().astimezone().replace(hour=12, minute=0) - timedelta(days=2)
+    noon = at.astimezone(UTC).isoformat().replace("+00:00", "Z")
+    opened.write(
+        *(entry(n, finished_at=noon, duration_ms=1000.0 + n % 97) for n in range(200)),
+        entry(777, finished_at=noon, duration_ms=99_000.0, response="It took so long."),
+        entry(999, duration_ms=500_000.0),
+    )
+    opened.show()
+    page = opened.page
+    page.get_by_role("link", name="Figures").click()
+    page.get_by_role("link", name=f"{at:%A} {at.day}", exact=True).first.click()
+    expect(page.get_by_role("status")).to_have_text("201 entries")
+    page.get_by_role("region", name="The slowest").get_by_role("link").first.click()
+    expect(opened.entry).to_contain_text("It took so long.")
+
+
+def test_figures_are_drawn_and_said_as_numbers(opened: Opened) -> None:
+    opened.write(
+        entry(1, finished_at=ago(hours=5), status="error", ttft_ms=None),
+        *(entry(n, finished_at=ago(hours=1), ttft_ms=100.0 * n) for n in range(2, 9)),
+    )
+    opened.show("#figures")
+    page = opened.page
+    expect(page.get_by_role("img")).to_have_count(3)
+    assert page.locator("svg .bar[height='0']").count() < page.locator("svg .bar").count()
+    expect(page.get_by_role("region", name="Tokens per second")).to_contain_text("tinyllama")
+    page.get_by_text("All of it as a table").click()
+    row = page.get_by_role("region", name="Requests and times").get_by_role("row").last
+    expect(row).to_contain_text("500 ms")
+    assert page.locator("svg").first.evaluate("svg => svg.innerHTML.includes('NaN')") is False
+
+
+def test_a_page_that_leaves_the_figures_stops_them(opened: Opened) -> None:
+    page = opened.page
+    failed: list[str] = []
+    page.on("requestfailed", lambda request: failed.append(request.url))
+    page.route("**/log/figures?*", lambda route: None)  # never answered
+    opened.show("#figures")
+    expect(page.get_by_role("main", name="Figures")).to_contain_text("Reading the log")
+    page.get_by_role("link", name="Ask").click()
+    eventually(lambda: page.evaluate("1") and any("figures" in url for url in failed))

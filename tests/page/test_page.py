@@ -1,0 +1,324 @@
+"""The page as a whole: what comes without a browser, its keys, that no content of the log gets out
+of its text, and that everybody can use it."""
+
+import base64
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+import pytest
+from axe_playwright_python.sync_playwright import Axe  # type: ignore[import-untyped]
+from playwright.sync_api import Browser, Page, expect
+
+from tests.browser import innocent_page
+from tests.conftest import DEADLINE, Serve, Way, eventually
+from tests.ollama_stand_in import tokens
+from tests.page.conftest import Opened, ago, entry, needs_browser
+
+DESK = {"width": 1280, "height": 800}
+PHONE = {"width": 390, "height": 844}
+
+
+# What comes without a browser
+
+
+def test_a_browser_gets_the_page_and_everybody_else_ollamas_words(serve: Serve) -> None:
+    client = serve().client
+    accepted = "text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8"
+    for accept, words in (("*/*", "Ollama is running"), (accepted, "<!doctype html>")):
+        answer = client.get("/", headers={"Accept": accept})
+        assert answer.text.startswith(words)
+        assert answer.headers["vary"] == "Accept"
+        head = client.head("/", headers={"Accept": accept})
+        assert (head.status_code, head.content) == (200, b"")
+        assert head.headers["content-length"] == answer.headers["content-length"]
+    assert client.get("/").headers["content-type"] == "text/plain; charset=utf-8"
+
+
+def test_all_of_the_page_has_headers_that_keep_it_to_itself(serve: Serve) -> None:
+    client = serve().client
+    html = {"Accept": "text/html"}
+    for path in ("/", *(f"/page/{file.name}" for file in Path("page").iterdir())):
+        headers = client.get(path, headers=html).headers
+        policy = dict(rule.split(" ", 1) for rule in headers["content-security-policy"].split("; "))
+        assert policy["default-src"] == policy["frame-ancestors"] == "'none'"
+        assert policy["base-uri"] == policy["form-action"] == "'none'"
+        assert policy["script-src"] == policy["style-src"] == policy["connect-src"] == "'self'"
+        assert policy["require-trusted-types-for"] == "'script'"
+        assert headers["x-content-type-options"] == "nosniff"
+        assert headers["referrer-policy"] == "no-referrer"
+        again = client.get(path, headers={**html, "If-None-Match": headers["etag"]})
+        assert (headers["cache-control"], again.status_code) == ("no-cache", 304)
+    for outside in ("/page/../app.py", "/page/%2e%2e/app.py", "/page/..%2fapp.py", "/page/"):
+        assert client.get(outside).status_code == 404
+
+
+# The log's key
+
+
+@needs_browser
+def test_the_key_leaves_the_address_at_once_and_lives_in_the_tab_alone(
+    opened: Opened, browser: Browser
+) -> None:
+    opened.write(entry())
+    opened.page.goto(f"{opened.service.url}/#key={opened.key}")
+    expect(opened.rows).to_have_count(1)
+    expect(opened.page).to_have_url(f"{opened.service.url}/#log")
+    state = opened.page.context.storage_state()
+    assert opened.key not in json.dumps(state)  # which has cookies and local storage
+    opened.page.reload()
+    expect(opened.rows).to_have_count(1)
+    with innocent_page(browser, DEADLINE) as other:
+        other.goto(f"{opened.service.url}/#log")
+        expect(other.get_by_role("dialog")).to_contain_text("The log's key")
+
+
+@needs_browser
+def test_who_comes_without_the_key_is_asked_and_told_where_it_is(opened: Opened) -> None:
+    opened.write(entry())
+    page = opened.page
+    page.goto(f"{opened.service.url}/#log")
+    expect(page.get_by_role("dialog")).to_contain_text(".key")
+    page.get_by_role("button", name="Cancel").click()
+    expect(page.get_by_role("alert")).to_be_visible()
+    page.reload()
+    for key in ("wrong", opened.key):
+        page.get_by_role("textbox", name="Key").fill(key)
+        page.keyboard.press("Enter")
+    expect(opened.rows).to_have_count(1)
+
+
+@needs_browser
+def test_a_key_of_any_letters_opens_the_log(serve: Serve, page: Page) -> None:
+    key = "a+b/c=d%&e#f?ghi"
+    page.goto(f"{serve(log_key=key).url}/#key={quote(key, safe='+/=#?')}")
+    expect(page.get_by_role("status")).to_contain_text("No entry matches")
+
+
+@needs_browser
+def test_two_keys_are_asked_for_one_after_the_other(serve: Serve, page: Page) -> None:
+    """The log's is asked for while the answer to a question without the API's is on its way."""
+    service = serve(log_key="the-log's-own-key", api_key="the-API's-own-key")
+    page.goto(f"{service.url}/#log")
+    expect(page.get_by_role("dialog")).to_contain_text("The log's key")
+    page.evaluate("location.hash = '#ask'")
+    page.get_by_role("main", name="Ask").wait_for()
+    page.evaluate("document.querySelector('[name=prompt]').value = 'Why?'")
+    with page.expect_response("**/stream"):
+        page.evaluate("document.querySelector('#ask form').requestSubmit()")
+    for whose in ("log", "API"):
+        expect(page.get_by_role("dialog").get_by_role("paragraph")).to_have_count(1)
+        expect(page.get_by_role("dialog")).to_contain_text(f"The {whose}'s key")
+        page.get_by_role("textbox", name="Key").fill(f"the-{whose}'s-own-key")
+        page.get_by_role("button", name="Use it").click()
+    expect(page.locator(".facts")).to_contain_text("Done")
+    page.get_by_role("link", name="Log", exact=True).click()
+    expect(page.get_by_role("status")).to_contain_text("1 entry")
+
+
+# Hostile contents
+
+
+SCRIPT = "self.ran = true"
+HOSTILE = [
+    f'<img src=x onerror="{SCRIPT}">',
+    f"</script><script>{SCRIPT}</script>",
+    f'<svg onload="{SCRIPT}"><a xlink:href="javascript:{SCRIPT}">x</a></svg>',
+    f"javascript:{SCRIPT}",
+    f'"><iframe srcdoc="<script>parent.{SCRIPT}</script>">',
+    "{{constructor.constructor('" + SCRIPT + "')()}}",
+    "\x00\x07\x1b[31m\x7f\x9b",
+    "\u202eevil\u202d \u2066\u2069\u200b",
+    "\ud800",
+    "__proto__",
+    " ",
+]
+HOSTILE_KEYS: tuple[str, ...] = (
+    "prompt",
+    "system",
+    "model",
+    "endpoint",
+    "status",
+    "response",
+    "thinking",
+)
+HOSTILE_KEYS += ("error", "finish_reason", "client", "user_agent", "trace_id", "started_at")
+
+
+def hostile_entries() -> Iterator[dict[str, Any]]:
+    """Yield entries that carry each hostile text in every place."""
+    for number, text in enumerate(HOSTILE):
+        image = f"data:image/svg+xml;base64,{base64.b64encode(HOSTILE[2].encode()).decode()}"
+        content: list[dict[str, Any]] = [{"type": "text", "text": text}]
+        content += [{"type": "image_url", "image_url": image}]
+        content += [{"type": "image_url", "image_url": {"url": "https://example.org/x.png"}}]
+        message = {"role": text, "content": content, "images": [text], "tool_name": text}
+        calls = [{"function": {"name": text, "arguments": text}}]
+        keys = HOSTILE_KEYS if text != "\ud800" else ("response", "thinking", "error")
+        asked = {"messages": [message | {"tool_calls": calls}]}
+        more = {"request": asked, "tool_calls": calls, "options": {text: text}}
+        yield entry(number) | dict.fromkeys(keys, text) | more
+
+
+@needs_browser
+def test_what_the_log_holds_stays_text(opened: Opened) -> None:
+    opened.write(*hostile_entries())
+    opened.show()
+    expect(opened.rows).to_have_count(len(HOSTILE))
+    page = opened.page
+    dialog = page.get_by_role("dialog")
+    for number in range(len(HOSTILE)):
+        page.goto(f"{opened.service.url}/#log?entry={entry(number)['id']}")
+        expect(dialog.locator("dd").first).to_have_text(entry(number)["id"])
+        dialog.locator("summary").evaluate_all("nodes => nodes.forEach(node => node.click())")
+    page.goto(f"{opened.service.url}/#figures")
+    expect(page.get_by_role("status")).to_have_text(f"{len(HOSTILE)} entries")
+    assert page.evaluate("self.ran") is None
+    elements = page.locator("main, dialog").locator("img, iframe, script, object, embed, [onerror]")
+    assert elements.count() == 0
+    schemes = "[...document.links].map(link => link.protocol)"
+    assert set(page.evaluate(schemes)) == {"http:"}
+    assert not set("\x1b\u202e\u2066") & set(page.locator("body").inner_text())
+
+
+@needs_browser
+def test_hostile_texts_in_the_address_and_in_answers_stay_text(through: Way, page: Page) -> None:
+    through.ollama.answer = tokens(*HOSTILE[:8], thinking=tuple(HOSTILE[:8]))
+    page.goto(f"{through.url}/#ask?{HOSTILE[0]}")
+    page.get_by_label("Prompt").fill(HOSTILE[1])
+    page.get_by_role("button", name="Ask", exact=True).click()
+    expect(page.locator(".facts")).to_contain_text("Done")
+    for hash in (
+        HOSTILE[0],
+        "__proto__",
+        "constructor",
+        "%",
+        "key=%",
+        "log?%=%&since=" + HOSTILE[1],
+    ):
+        page.goto(f"{through.url}/#{hash}")
+        page.reload()
+        expect(page.get_by_role("navigation", name="Views")).to_be_visible()
+        assert page.evaluate("self.ran") is None
+    assert page.locator("main img, main script").count() == 0
+
+
+@needs_browser
+def test_a_log_of_a_hundred_thousand_entries_and_ten_megabytes_a_line_is_usable(
+    opened: Opened,
+) -> None:
+    line = json.dumps(entry(999_999)) + "\n"
+    with (opened.service.log_dir / f"{ago()[:10]}.jsonl").open("w") as file:
+        file.writelines(line.replace("999999", f"{number:06}") for number in range(100_000))
+    huge = {"prompt": "W" * 10_000_000, "response": "long " * 2_000_000}
+    opened.write(entry(100_001, **huge), entry(100_002, **huge))
+    opened.show()
+    page = opened.page
+    expect(opened.rows).not_to_have_count(0)
+    assert page.evaluate("document.querySelectorAll('*').length") < 5000
+    page.goto(f"{opened.service.url}/#log?entry={entry(100_001)['id']}")
+    dialog = page.get_by_role("dialog")
+    more = dialog.get_by_role("button", name="Show 1 MB more of 10 MB").first
+    more.click()
+    text = dialog.locator(".text").first
+    eventually(lambda: text.evaluate("node => node.textContent.length") == 1_020_000)
+    page.get_by_role("button", name="Close").click()
+    page.get_by_role("link", name="Figures").click()
+    expect(page.get_by_role("status")).to_have_text("100,002 entries")
+
+
+# Everybody
+
+
+def all_views(opened: Opened) -> Iterator[str]:
+    """Go through all that the page shows."""
+    call = {"function": {"name": "weather", "arguments": {}}}
+    opened.write(
+        *(entry(n, finished_at=ago(hours=n)) for n in range(1, 20)),
+        entry(30, status="error", error="It broke.", response=""),
+        entry(31, status="cancelled", thinking="Hm.", tool_calls=[call], options={"seed": 1}),
+    )
+    page = opened.page
+    opened.show("#ask")
+    page.get_by_text("System message and options").click()
+    page.get_by_label("Prompt").fill("Why?")
+    page.keyboard.press("Control+Enter")
+    expect(page.locator(".facts")).to_contain_text("Done")
+    yield "ask"
+    opened.show()
+    expect(opened.rows).not_to_have_count(0)
+    yield "log"
+    for number in (30, 31):
+        opened.show(f"#log?entry={entry(number)['id']}")
+        expect(page.locator("dd").first).to_have_text(entry(number)["id"])
+        yield "entry"
+    opened.show("#figures")
+    expect(page.get_by_role("img")).to_have_count(3)
+    page.get_by_text("All of it as a table").click()
+    yield "figures"
+    page.evaluate("sessionStorage.clear()")
+    page.reload()
+    expect(page.get_by_role("dialog")).to_be_visible()
+    yield "key"
+
+
+@needs_browser
+@pytest.mark.parametrize(
+    ("size", "scheme"), [(DESK, "light"), (PHONE, "dark")], ids=["desk-light", "phone-dark"]
+)
+def test_axe_finds_nothing_and_nothing_is_wider_than_the_screen(
+    through: Way, browser: Browser, scheme: str, size: Any
+) -> None:
+    assert through.service
+    options = {"viewport": size, "color_scheme": scheme, "reduced_motion": "reduce"}
+    with innocent_page(browser, DEADLINE, **options) as page:
+        for view in all_views(Opened(through.service, page)):
+            found = Axe().run(page).response["violations"]
+            assert [(view, each["id"], each["nodes"][0]["html"]) for each in found] == []
+            assert page.evaluate("document.documentElement.scrollWidth") <= size["width"]
+            moves = "getComputedStyle(document.links[0]).transitionDuration"
+            assert page.evaluate(moves) == "0s"
+
+
+@needs_browser
+def test_all_of_it_can_be_done_by_keyboard(opened: Opened) -> None:
+    opened.write(entry(1), entry(2, duration_ms=90_000.0))
+    opened.show("#ask")
+    page = opened.page
+
+    def tab_to(name: str) -> None:
+        focus = "document.activeElement.textContent.trim() || document.activeElement.name"
+        for _ in range(100):
+            page.keyboard.press("Tab")
+            if page.evaluate(focus) == name:
+                return
+        raise AssertionError(f"Tab does not come to {name}")
+
+    expect(page.get_by_label("Prompt")).to_be_focused()
+    page.keyboard.type("Why?")
+    tab_to("Ask")
+    page.keyboard.press("Enter")
+    expect(page.locator(".facts")).to_contain_text("Done")
+    tab_to("Log")
+    page.keyboard.press("Enter")
+    expect(opened.rows).to_have_count(3)
+    tab_to("Question 1")
+    page.keyboard.press("Enter")
+    expect(opened.entry).to_contain_text("Answer 1")
+    page.keyboard.press("Escape")
+    expect(page.get_by_role("link", name="Question 1")).to_be_focused()
+    tab_to("Figures")
+    page.keyboard.press("Enter")
+    expect(page.get_by_role("main", name="Figures")).to_be_visible()
+    tab_to("Today")
+    page.keyboard.press("Enter")
+    expect(page.get_by_role("region", name="The slowest")).to_be_visible()
+
+
+def test_the_page_is_small_and_has_nothing_of_elsewhere() -> None:
+    files = [file.read_text() for file in Path("page").iterdir()]
+    assert not any("//cdn" in text or "https://" in text for text in files)
+    scripts = [file.read_text() for file in Path("page").glob("*.js")]
+    assert sum(text.count("\n") for text in scripts) < 800
