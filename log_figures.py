@@ -209,5 +209,6 @@ def write_figures(reader: LogReader, out: BinaryIO) -> None:
     for found in reader.find(report):
         with suppress(*NO_ENTRY):  # an object that is no entry of ours
             figures.add(found.entry)
+        del found
     # the standard encoder escapes half a surrogate, which a model's name may hold
     out.write(json.dumps(figures.figures()).encode() + b"\n")

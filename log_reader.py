@@ -5,8 +5,9 @@ by ending its process. It reads a `Job` as JSON from its standard input and writ
 to its standard output; when its input ends, whoever asked is gone, and it goes too.
 
 The invariant: files are read backwards in blocks and never kept whole, so memory is bounded by one
-line. A line counts when it is a JSON object: what is torn, or longer than `MAX_LINE`, is passed
-over, and so is a file that goes or shrinks meanwhile.
+line; a loop that goes on to the next entry lets go of the last (`del`). A line counts when it is a
+JSON object: what is torn, or longer than `MAX_LINE`, is passed over, and so is a file that goes or
+shrinks meanwhile.
 """
 
 import json
@@ -71,7 +72,7 @@ def parse(line: bytes | memoryview) -> tuple[dict[str, Any] | None, bytes | memo
         entry = orjson.loads(line)
     except ValueError:  # torn; or with NaN, 1e999 or half a surrogate pair, which clients can send
         try:
-            entry = json.loads(bytes(line), parse_constant=str, parse_float=finite)
+            entry = json.loads(str(line, "utf-8"), parse_constant=str, parse_float=finite)
         except (ValueError, RecursionError):
             return None, line
         line = json.dumps(entry).encode()
@@ -80,21 +81,26 @@ def parse(line: bytes | memoryview) -> tuple[dict[str, Any] | None, bytes | memo
 
 def whole_lines(fd: int, end: int) -> Iterator[tuple[int, bytes]]:
     """Yield pieces of whole lines and where each begins, from `end` back to the beginning."""
-    pieces: list[bytes] = []  # of the line whose beginning is yet to come, the last one first
-    while end > 0:
-        start = max(end - BLOCK, 0)
-        block = os.pread(fd, end - start, start)
-        if len(block) < end - start or sum(map(len, pieces)) > MAX_LINE:
-            pieces = []  # the beginning alone parses as little as any torn line
+    looked = end
+    tail = (
+        b""  # of a line, up to `end`; a line that is longer than a block is read again as a whole
+    )
+    while looked > 0:
+        start = max(looked - BLOCK, 0)
+        block = os.pread(fd, looked - start, start)
+        if len(block) < looked - start:  # the file has shrunk
+            looked, end, tail = start, start + len(block), b""
         cut = block.find(b"\n") + 1 if start else 0
-        if start and not cut:
-            pieces.append(block)
-        else:
-            lines = b"".join((block[cut:], *reversed(pieces)))
-            pieces = [block[:cut]]
-            if lines:
+        if cut or not start:
+            lines = block[cut:] + tail
+            if len(lines) < end - start - cut <= MAX_LINE + BLOCK:
+                lines = os.pread(fd, end - start - cut, start + cut)
+            if lines:  # of a line that is too long the beginning, which is as good as torn
                 yield start + cut, lines
-        end = start
+            end, tail = start + cut, block[:cut]
+        else:
+            tail = b""
+        looked = start
 
 
 def all_spans(lines: bytes) -> Iterator[tuple[int, int]]:
@@ -214,12 +220,14 @@ def leave_with_the_service() -> None:
 def write_page(reader: LogReader, limit: int, out: BinaryIO) -> None:
     """Write so many entries, and the cursor to those before them, as one JSON object."""
     out.write(b'{"entries":[')
-    cursor = None
-    for number, found in enumerate(islice(reader.find(), limit), start=1):
-        out.write(b"," if number > 1 else b"")
+    cursor, left = None, limit
+    for found in islice(reader.find(), limit):
+        out.write(b"," if left < limit else b"")
         out.write(found.line)
+        left -= 1
         is_last = found.offset == 0 and found.day == reader.days[-1]
-        cursor = f"{found.day}.{found.offset}" if number == limit and not is_last else None
+        cursor = f"{found.day}.{found.offset}" if not left and not is_last else None
+        del found
     out.write(b'],"next":%s}' % json.dumps(cursor).encode())
 
 
@@ -229,6 +237,7 @@ def write_lines(reader: LogReader, limit: int | None, out: BinaryIO) -> None:
         out.write(found.line)
         out.write(b"\n")
         out.flush()
+        del found
 
 
 def do(job: Job, out: BinaryIO) -> None:

@@ -25,6 +25,7 @@ from tests.test_log_reader import DAY, entry, write
 
 KEY = "the-logs-own-key-long-enough"
 JSON_LINES = {"Accept": "application/x-ndjson"}
+BROWSER = {"Accept": "text/html"}
 
 
 @pytest.fixture
@@ -232,8 +233,26 @@ def test_a_process_that_was_quick_is_kept_for_the_next(service: Service) -> None
     before = readers()
     assert ids(service.client.get("/log")) == ["a"]
     assert readers() == before and len(before) == 1
-    os.kill(before[0], signal.SIGKILL)
-    eventually(lambda: service.client.get("/log").status_code == 200)
+
+
+def test_kept_processes_that_died_are_replaced_and_nobody_is_told(service: Service) -> None:
+    write(service.log_dir, entry("a"))
+    with ThreadPoolExecutor(20) as pool:
+        list(pool.map(lambda _: service.client.get("/log"), range(20)))
+    eventually(lambda: len(readers()) == log_routes.MAX_IDLE)
+    for pid in readers():
+        os.kill(pid, signal.SIGKILL)
+    assert ids(service.client.get("/log")) == ["a"]
+
+
+def test_a_browser_that_gets_the_page_finds_a_process_ready(service: Service) -> None:
+    service.client.get("/")
+    assert not readers()
+    with ThreadPoolExecutor(20) as pool:
+        list(pool.map(lambda _: service.client.get("/", headers=BROWSER), range(20)))
+    (ready,) = eventually(readers)
+    assert ids(service.client.get("/log")) == []
+    assert readers() == [ready]
 
 
 def test_few_processes_are_kept(service: Service) -> None:
@@ -302,7 +321,12 @@ def test_a_process_that_fails_is_a_503(service: Service, monkeypatch: pytest.Mon
             assert re.search("cannot be read", answer.json()["detail"])
 
 
-def test_a_process_that_dies_midway_leaves_the_answer_unfinished(service: Service) -> None:
+@pytest.mark.parametrize("was_kept", [False, True])
+def test_a_process_that_dies_midway_leaves_the_answer_unfinished(
+    service: Service, was_kept: bool
+) -> None:
+    if was_kept:
+        service.client.get("/log")
     write(service.log_dir, *(entry(str(n), prompt="x" * 10_000) for n in range(5_000)))
     with pytest.raises(httpx.RemoteProtocolError):
         with service.client.stream("GET", "/log", headers=JSON_LINES) as answer:

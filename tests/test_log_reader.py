@@ -6,7 +6,7 @@ import random
 import statistics
 import subprocess
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -311,6 +311,20 @@ def test_a_line_of_64_mib_is_read_and_a_longer_one_passed_over(tmp_path: Path) -
         lines = read_to_end(process).splitlines()
     assert [json.loads(line)["id"] for line in lines] == ["b", "long", "a"]
     assert len(lines[1]) == MAX_LINE
+
+
+@pytest.mark.parametrize("kind", ["page", "lines"])
+def test_of_long_lines_one_is_held_at_a_time(tmp_path: Path, kind: str) -> None:
+    for id in ("a", "b"):
+        write(tmp_path, entry(id, response="x" * (MAX_LINE - 1000)))
+    peak = 0
+    with reading(tmp_path, kind, limit=2) as process:
+        assert process.stdout
+        while os.read(process.stdout.fileno(), 1 << 20):
+            with suppress(OSError, IndexError):  # it has ended meanwhile
+                status = Path(f"/proc/{process.pid}/status").read_text()
+                peak = int(status.partition("VmHWM:")[2].split()[0]) << 10
+    assert 2 * MAX_LINE < peak < 4 * MAX_LINE
 
 
 def test_the_process_goes_with_the_service(tmp_path: Path) -> None:
