@@ -178,7 +178,9 @@ class PassedAnswer(AnswerStream):
     """Sends Ollama's answer as it comes, head and all."""
 
     def __init__(self, request: Request, passage: Passage, recording: Recording) -> None:
-        super().__init__(recording, request.state.client, Unchanged(passage, request.scope["route"].path))
+        super().__init__(
+            recording, request.state.client, Unchanged(passage, request.scope["route"].path)
+        )
         self._passage = passage
 
     def head(self) -> Message:
