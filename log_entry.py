@@ -58,15 +58,19 @@ class LogEntry:
         sent = self.request if isinstance(self.request, bytes) else None
         entry = replace(self, request=None) if sent else self
         try:
-            line = to_json(entry)
+            line = to_json(entry, inf_nan_mode="null")
         except ValueError:  # text that is not Unicode, as in a file's name: \u escapes carry it
             line = json.dumps(asdict(entry), separators=(",", ":")).encode()
         if not sent:
             return one_line(line) + b"\n"
         # the last of its kind: behind it there is no object that could hold another
         before, key, after = line.rpartition(b'"request":')
-        parts = (before, key, sent.replace(b"\n", b" "), after.removeprefix(b"null"), b"\n")
+        parts = (before, key, sent.translate(ONE_LINE), after.removeprefix(b"null"), b"\n")
         return b"".join(map(one_line, parts))  # a large join lets other threads run meanwhile
+
+
+ONE_LINE = bytes.maketrans(b"\r\n", b"  ")
+"""Both are white space between JSON's tokens, and Python's text files end a line at either."""
 
 
 def one_line(data: bytes) -> bytes:
