@@ -58,6 +58,11 @@ def is_count(value: object) -> TypeGuard[int]:
     return type(value) is int and 0 <= value < 2**53
 
 
+def an_index(value: object, otherwise: int = 0) -> int:
+    """Return the value where it can be a place in a list."""
+    return value if is_count(value) else otherwise
+
+
 def note_usage(usage: object, chunk: Chunk) -> None:
     """Note the tokens that were counted; `/v1/completions` sends zeros before the end."""
     counted = a_dict(usage)
@@ -158,7 +163,7 @@ class ChatCompletions(Protocol):
             chunk.thinking += text(message.get("reasoning")) or ""
             for position, call in enumerate(map(a_dict, a_list(message.get("tool_calls")))):
                 function = a_dict(call.get("function"))
-                key = call.get("index", position)
+                key = an_index(call.get("index"), position)
                 note_call(
                     chunk, key, call.get("id"), function.get("name"), function.get("arguments")
                 )
@@ -241,12 +246,12 @@ class Messages(Protocol):
             case _:
                 chunk.error = error_words(event.get("error"))
 
-    def _note_part(self, part: Json, index: Any, chunk: Chunk) -> None:
+    def _note_part(self, part: Json, index: object, chunk: Chunk) -> None:
         chunk.response += text(part.get("text")) or ""
         chunk.thinking += text(part.get("thinking")) or ""
         if part.get("type") in ("tool_use", "input_json_delta"):
             arguments = part.get("partial_json") or part.get("input") or None
-            note_call(chunk, index, part.get("id"), part.get("name"), arguments)
+            note_call(chunk, an_index(index), part.get("id"), part.get("name"), arguments)
 
     def _note_message(self, message: Json, chunk: Chunk) -> None:
         chunk.model = text(message.get("model")) or chunk.model
