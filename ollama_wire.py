@@ -184,7 +184,11 @@ class OllamaAnswer:
             yield chunk
             if chunk.done:
                 self._deadline.renew(END_SECONDS)
-                with suppress(TimeoutError, httpx.TransportError):
+                # behind a length that is not reached no body can be finished
+                is_cut = (
+                    () if "content-length" in self.headers else (TimeoutError, httpx.TransportError)
+                )
+                with suppress(*is_cut):
                     while data := await self._next():
                         yield Chunk(wire=data)
                 return
