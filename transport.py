@@ -9,6 +9,7 @@ more, on a fresh one; and a peer that acknowledges nothing at all is given up.
 """
 
 import asyncio
+import re
 import socket
 import sys
 from collections.abc import AsyncIterator
@@ -26,6 +27,12 @@ UNACKNOWLEDGED_SECONDS = 15
 """How long the peer's system may acknowledge nothing of what was sent before it counts as gone."""
 
 PIECE_BYTES = 2**16
+
+CONTROL = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")
+"""What no header's value may hold (RFC 9110 §5.5)."""
+
+STATUSES = range(200, 600)
+"""What the status of a final answer can be (RFC 9110 §15)."""
 
 FAILURES: dict[type[Exception], type[httpx.TransportError]] = {
     aiohttp.ConnectionTimeoutError: httpx.ConnectTimeout,
@@ -81,6 +88,24 @@ def create_session(*, reuse: bool) -> aiohttp.ClientSession:
 async def note_reuse(session: object, context: SimpleNamespace, params: object) -> None:
     """Note that a request goes out on a connection that has carried another."""
     context.trace_request_ctx.reused = True
+
+
+def header_text(value: bytes) -> str:
+    """Return a header's value for aiohttp, which sends UTF-8 and refuses control characters."""
+    try:
+        text = value.decode()
+    except UnicodeDecodeError:
+        text = value.decode("latin-1")
+    return CONTROL.sub(" ", text)
+
+
+def check_head(response: aiohttp.ClientResponse) -> None:
+    """Raise `RemoteProtocolError` where aiohttp let through what no HTTP answer can begin with."""
+    if response.status not in STATUSES:
+        raise httpx.RemoteProtocolError(f"a status of {response.status}")
+    for name, value in response.headers.items():
+        if "\v" in value or "\f" in value:
+            raise httpx.RemoteProtocolError(f"a control character in {name}")
 
 
 async def pieces(body: bytes) -> AsyncIterator[bytes]:
@@ -146,6 +171,11 @@ class StreamTransport(httpx.AsyncBaseTransport):
                 response = await self._send(self._fresh, request, SimpleNamespace())
         except FAILED as exc:
             raise httpx_error(exc) from exc
+        try:
+            check_head(response)
+        except httpx.RemoteProtocolError:
+            response.close()
+            raise
         self._end_with_connection(response)
         return httpx.Response(
             response.status, headers=response.raw_headers, stream=ResponseStream(response)
@@ -158,7 +188,7 @@ class StreamTransport(httpx.AsyncBaseTransport):
         return await session.request(
             request.method,
             URL(str(request.url), encoded=True),
-            headers=[(name.decode(), value.decode()) for name, value in request.headers.raw],
+            headers=[(name.decode(), header_text(value)) for name, value in request.headers.raw],
             data=pieces(body) if len(body) > PIECE_BYTES else body or None,
             allow_redirects=False,
             timeout=aiohttp.ClientTimeout(connect=request.extensions["timeout"]["connect"]),
