@@ -5,7 +5,8 @@ quadratic in open connections. aiohttp parses in C, hands over all that one read
 brought, and lets no connection idle for longer than 15 s.
 
 What is added here: a request whose reused connection died before its answer began is sent once
-more, on a fresh one; and a peer that acknowledges nothing at all is given up.
+more, on a fresh one; a kept connection on which something came that nobody asked for is not used
+again; and a peer that acknowledges nothing at all is given up.
 """
 
 import asyncio
@@ -18,6 +19,8 @@ from typing import Any
 
 import aiohttp
 import httpx
+from aiohttp.connector import Connection
+from aiohttp.tracing import Trace
 from yarl import URL
 
 IDLE_SECONDS = 15
@@ -67,9 +70,26 @@ def create_socket(address: Any) -> socket.socket:
     return sock
 
 
+class Connector(aiohttp.TCPConnector):
+    """Gives no request a connection that has brought an answer already.
+
+    aiohttp takes what comes on an idle connection, as a proxy's 408 before it closes it, for the
+    answer to the next request.
+    """
+
+    async def connect(
+        self, req: aiohttp.ClientRequest, traces: list[Trace], timeout: aiohttp.ClientTimeout
+    ) -> Connection:
+        connection = await super().connect(req, traces, timeout)
+        if connection.protocol and connection.protocol.should_close:
+            connection.close()
+            raise aiohttp.ServerDisconnectedError("it answered before it was asked")
+        return connection
+
+
 def create_session(*, reuse: bool) -> aiohttp.ClientSession:
     """Return a session without limits, cookies or proxies, whose connections are reused or not."""
-    connector = aiohttp.TCPConnector(
+    connector = Connector(
         limit=0,
         socket_factory=create_socket,
         **({"keepalive_timeout": IDLE_SECONDS} if reuse else {"force_close": True}),

@@ -303,6 +303,32 @@ def test_interim_answer_is_not_taken_for_the_next_request_s(status: int) -> None
     asyncio.run(main())
 
 
+@pytest.mark.parametrize("unasked", [OK, b"HTTP/1.1 408 X\r\nContent-Length: 0\r\n\r\n"])
+def test_what_nobody_asked_for_is_not_taken_for_the_next_answer(unasked: bytes) -> None:
+    """As a proxy's word that it closes an idle connection, or an answer that came twice."""
+    said = asyncio.Event()
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        head = await reader.readuntil(b"\r\n\r\n")
+        writer.write(OK.replace(b"ok", head.partition(b" /")[2][:2]))
+        if b"/01" in head:
+            await asyncio.sleep(0.05)  # else it came with the answer
+            writer.write(unasked)
+            await writer.drain()
+            said.set()
+        await reader.readuntil(b"\r\n\r\n")
+
+    async def main() -> None:
+        async with client_of(serve) as (client, asked):
+            assert (await client.get("/01")).text == "01"
+            await said.wait()
+            await asyncio.sleep(0.05)
+            assert (await client.post("/02")).text == "02"
+            assert [each[:8] for each in asked] == [b"GET /01 ", b"POST /02"]
+
+    asyncio.run(main())
+
+
 def test_reused_connection_that_died_is_replaced_once_by_a_fresh_one() -> None:
     """As after a restart behind a NAT: every kept connection is dead, and none of them says so."""
 
