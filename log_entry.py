@@ -65,12 +65,10 @@ class LogEntry:
             return one_line(line) + b"\n"
         # the last of its kind: behind it there is no object that could hold another
         before, key, after = line.rpartition(b'"request":')
-        parts = (before, key, sent.translate(ONE_LINE), after.removeprefix(b"null"), b"\n")
+        # between JSON's tokens both are white space, and Python's text files end a line at either
+        sent = sent.replace(b"\n", b" ").replace(b"\r", b" ")
+        parts = (before, key, sent, after.removeprefix(b"null"), b"\n")
         return b"".join(map(one_line, parts))  # a large join lets other threads run meanwhile
-
-
-ONE_LINE = bytes.maketrans(b"\r\n", b"  ")
-"""Both are white space between JSON's tokens, and Python's text files end a line at either."""
 
 
 def one_line(data: bytes) -> bytes:
