@@ -26,6 +26,7 @@ import log_routes
 import metrics
 from browser import front, page_files
 from client import ClientMiddleware
+from docs import documentation, swagger_files
 from exchange import Asked, Prompt
 from formats import FORMATS, AnswerStream, negotiate
 from in_flight import InFlight, TooManyRequestsError
@@ -257,6 +258,8 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     app = FastAPI(
         title="MiniVault",
         summary="A local LLM's answers, every one of them kept in a log.",
+        docs_url=None,  # `documentation` has it
+        redoc_url=None,
         lifespan=lifespan,
         # traces alone: metrics are at /metrics, and what is wrong with a body may quote it
         telemetry={"metrics": False, "logs": False, "operation_spans": False},
@@ -266,6 +269,8 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     app.include_router(answers, max_body_size=settings.max_body_bytes)
     app.include_router(probes)
     app.include_router(log_routes.log)
+    app.include_router(documentation)
+    app.mount("/docs", swagger_files)
     app.include_router(front)
     app.mount("/page", page_files)
     if settings.gateway:
