@@ -16,8 +16,8 @@ from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Depends, FastAPI, HTTPException, Request, Response
 from fastapi.exceptions import RequestValidationError
-from fastapi.responses import PlainTextResponse, StreamingResponse
-from pydantic import BaseModel
+from fastapi.responses import StreamingResponse
+from pydantic import BaseModel, Field
 from starlette.exceptions import HTTPException as StarletteHTTPException
 from starlette.requests import ClientDisconnect
 
@@ -26,11 +26,19 @@ import log_routes
 import metrics
 from browser import front, page_files
 from client import ClientMiddleware
-from docs import documentation, swagger_files
+from docs import (
+    MAX_PROBLEMS,
+    MEASURED,
+    STREAMED,
+    DocumentedAPI,
+    documentation,
+    refusals,
+    swagger_files,
+)
 from exchange import Asked, Prompt
-from formats import FORMATS, AnswerStream, negotiate
+from formats import AnswerStream, negotiate
 from in_flight import InFlight, TooManyRequestsError
-from key import BEARER, KeyedRoute
+from key import KEY_SCHEMES, KeyedRoute
 from llm_services import (
     BrokenAnswerError,
     DefaultModelNotFoundError,
@@ -56,9 +64,6 @@ from settings import Settings, load_settings
 
 diagnostics = logging.getLogger("uvicorn.error")
 
-MAX_PROBLEMS = 10
-"""How many faults of a body a 422 names."""
-
 STATUS: dict[type[Exception], int] = {
     RequestRefusedError: 400,
     ModelNotFoundError: 404,
@@ -79,19 +84,13 @@ STATUS: dict[type[Exception], int] = {
 class Answer(BaseModel):
     """A whole answer."""
 
-    response: str
+    response: str = Field(examples=["Blue light scatters most."])
 
 
 class Health(BaseModel):
     """The service serves."""
 
     status: Literal["ok"] = "ok"
-
-
-class Problem(BaseModel):
-    """What happened and what to do about it."""
-
-    detail: str
 
 
 async def open_recording(request: Request, prompt: Prompt) -> AsyncIterator[Recording]:
@@ -112,13 +111,11 @@ async def whole(current: Recording) -> Answer:
 
 answers = APIRouter(
     route_class=KeyedRoute,
-    dependencies=[BEARER],
-    responses={
-        status: {"model": Problem, "description": "See the README's table of errors"}
-        for status in (400, 401, 404, 413, 502, 503, 504)
-    },
+    dependencies=KEY_SCHEMES,
+    responses=refusals(400, 401, 404, 413, 422, 502, 503, 504, 508),
+    tags=["answers"],
 )
-probes = APIRouter()
+probes = APIRouter(responses=refusals(400), tags=["probes"])
 
 
 @answers.post("/generate")
@@ -135,7 +132,7 @@ async def generate(request: Request, current: CurrentRecording) -> Answer:
 @answers.post(
     "/stream",
     response_class=StreamingResponse,
-    responses={200: {"content": {media_type: {} for media_type in FORMATS}}},
+    responses={200: STREAMED},
 )
 async def stream(request: Request, current: CurrentRecording) -> AnswerStream:
     """Answer a prompt as the tokens come, in the format that `Accept` asks for."""
@@ -151,7 +148,7 @@ async def health() -> Health:
 
 
 @probes.head("/ready", include_in_schema=False)
-@probes.get("/ready", responses={503: {"model": Problem}})
+@probes.get("/ready", responses=refusals(503))
 async def ready(request: Request) -> Health:
     """Say whether a prompt would be answered and logged now; 503 with what is missing."""
     missing = []
@@ -168,7 +165,7 @@ async def ready(request: Request) -> Health:
     return Health()
 
 
-@probes.get("/metrics", response_class=PlainTextResponse)
+@probes.get("/metrics", response_class=Response, responses={**refusals(503), 200: MEASURED})
 def metrics_page(request: Request) -> Response:
     """Say what Prometheus wants to know."""
     metrics.LOG_SECONDS.set(request.state.log.seconds_since_writable)
@@ -255,7 +252,7 @@ async def lifespan(app: FastAPI) -> AsyncIterator[dict[str, Any]]:
 def create_app(settings: Settings | None = None) -> FastAPI:
     """Build the app from the settings, the environment's where none are given."""
     settings = settings or load_settings()
-    app = FastAPI(
+    app = DocumentedAPI(
         title="MiniVault",
         summary="A local LLM's answers, every one of them kept in a log.",
         docs_url=None,  # `documentation` has it

@@ -19,23 +19,31 @@ JsonObject = Annotated[dict[str, JsonValue], AfterValidator(encodable)]
 class Prompt(BaseModel):
     """What a client asks; every field but `prompt` is handed to Ollama as it is."""
 
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, allow_inf_nan=False)
+    model_config = ConfigDict(
+        extra="forbid",
+        strict=True,
+        frozen=True,
+        allow_inf_nan=False,
+        json_schema_extra={"examples": [{"prompt": "Why is the sky blue?"}]},
+    )
 
     prompt: str = Field(
         min_length=1, description="what is asked", examples=["Why is the sky blue?"]
     )
-    model: str | None = Field(None, min_length=1, description="Ollama's name of the model")
-    system: str | None = Field(None, description="the system message")
+    model: str | None = Field(
+        None, min_length=1, description="Ollama's name of the model", examples=["tinyllama"]
+    )
+    system: str | None = Field(None, description="the system message", examples=["Be brief."])
     options: JsonObject | None = Field(
         None,
         description="handed to Ollama as it is",
         examples=[{"temperature": 0.2, "num_predict": 100}],
     )
     format: Literal["json"] | JsonObject | None = Field(
-        None, description="structured output: `json` or a JSON schema"
+        None, description="structured output: `json` or a JSON schema", examples=["json"]
     )
     think: bool | Literal["low", "medium", "high"] | None = Field(
-        None, description="for reasoning models"
+        None, description="for reasoning models", examples=[True]
     )
 
 

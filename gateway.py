@@ -21,9 +21,10 @@ from fastapi import APIRouter, Depends, HTTPException, Request, Response
 from pydantic_core import from_json, to_json
 from starlette.types import Message
 
+from docs import passed_on
 from exchange import Asked, Chunk
 from formats import AnswerStream, Format
-from key import BEARER, KeyedRoute
+from key import KEY_SCHEMES, KeyedRoute
 from llm_services import BrokenAnswerError, OllamaLLMService, ServiceLoopError
 from ollama_wire import AnswerReader, Framing
 from protocols import PROTOCOLS, Protocol, refusal
@@ -69,7 +70,7 @@ UNPACK_ERRORS = (EOFError, OSError, zlib.error, zstd.ZstdError)
 
 router = APIRouter(
     route_class=KeyedRoute,
-    dependencies=[BEARER],
+    dependencies=KEY_SCHEMES,
     tags=["Ollama's own interfaces, passed on unchanged"],
 )
 
@@ -256,11 +257,31 @@ async def refuse_to_pass(request: Request) -> Response:
     )
 
 
+SUMMARIES = {
+    "/api/generate": "Answer a prompt",
+    "/api/chat": "Answer a conversation",
+    "/v1/chat/completions": "Answer a conversation",
+    "/v1/completions": "Answer a prompt",
+    "/v1/responses": "Answer a prompt or a conversation",
+    "/v1/messages": "Answer a conversation",
+    "/api/version": "Say which Ollama it is",
+    "/api/tags": "List the models",
+    "/api/ps": "List the models that are loaded",
+    "/v1/models": "List the models",
+    "/v1/models/{model:path}": "Describe a model",
+    "/api/show": "Describe a model",
+    "/api/embed": "Make embeddings",
+    "/api/embeddings": "Make an embedding",
+    "/v1/embeddings": "Make embeddings",
+    "/v1/messages/count_tokens": "Count the tokens of a conversation",
+}
 for path in PROTOCOLS:
-    router.add_api_route(path, record, methods=["POST"], response_class=Response)
+    said = passed_on(path, SUMMARIES[path], has_body=True)
+    router.add_api_route(path, record, methods=["POST"], response_class=Response, **said)
 for method, paths in PASSED_ON.items():
     for path in paths:
-        router.add_api_route(path, pass_on, methods=[method], response_class=Response)
+        said = passed_on(path, SUMMARIES[path], has_body=method == "POST")
+        router.add_api_route(path, pass_on, methods=[method], response_class=Response, **said)
         if method == "GET":
             router.add_api_route(path, pass_on, methods=["HEAD"], include_in_schema=False)
 for path in ("/api/{path:path}", "/v1/{path:path}"):

@@ -6,9 +6,17 @@ from typing import Any
 
 from fastapi import Depends, HTTPException, Request, Response
 from fastapi.routing import APIRoute
-from fastapi.security import HTTPBearer
+from fastapi.security import APIKeyHeader, HTTPBearer
 
-BEARER = Depends(HTTPBearer(auto_error=False, description="the key that MINIVAULT_API_KEY sets"))
+MEANING = "the key that MINIVAULT_API_KEY sets, if it is set"
+KEY_SCHEMES = [
+    Depends(HTTPBearer(scheme_name="key", auto_error=False, description=MEANING)),
+    Depends(
+        APIKeyHeader(
+            name="x-api-key", scheme_name="x-api-key", auto_error=False, description=MEANING
+        )
+    ),
+]
 """For the documentation; `KeyedRoute` is what looks at the key."""
 
 

@@ -20,6 +20,11 @@ from settings import Settings
 MIN_LENGTH = 16  # of what is taken for a key: an empty file would let everybody in
 
 logger = logging.getLogger("uvicorn.error")
+KEY_WANTED = (
+    "send the log's key, as `Authorization: Bearer <key>`; it is what MINIVAULT_LOG_KEY "
+    "sets, else what the log folder's `.key` holds"
+)
+SCHEME = HTTPBearer(scheme_name="log-key", auto_error=False, description=KEY_WANTED)
 
 
 def key_beside(folder: Path) -> str:
@@ -76,15 +81,9 @@ def log_key(settings: Settings) -> str:
 
 async def authorize_reader(
     request: Request,
-    credentials: Annotated[
-        HTTPAuthorizationCredentials | None, Depends(HTTPBearer(auto_error=False))
-    ],
+    credentials: Annotated[HTTPAuthorizationCredentials | None, Depends(SCHEME)],
 ) -> None:
     """Raise 401 unless the request carries the log's key."""
     given = credentials.credentials.encode("latin-1") if credentials else b""
     if not secrets.compare_digest(given, request.state.log_key.encode()):
-        detail = (
-            "send the log's key, as `Authorization: Bearer <key>`; it is what MINIVAULT_LOG_KEY "
-            "sets, else what the log folder's `.key` holds"
-        )
-        raise HTTPException(401, detail, {"WWW-Authenticate": "Bearer"})
+        raise HTTPException(401, KEY_WANTED, {"WWW-Authenticate": "Bearer"})

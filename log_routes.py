@@ -8,6 +8,7 @@ import re
 import sys
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import aclosing, asynccontextmanager, suppress
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
@@ -16,13 +17,14 @@ import anyio
 from anyio.abc import Process
 from fastapi import APIRouter, Depends, HTTPException, Query, Request
 from fastapi.responses import StreamingResponse
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, WithJsonSchema
 from pydantic_core import to_json
 from starlette.types import Send
 
+from docs import ENTRY, REFUSALS, refusals, refused
 from formats import negotiate
-from log_key import authorize_reader, log_key
-from log_entry import timestamp
+from log_entry import LogEntry, timestamp
+from log_key import KEY_WANTED, authorize_reader, log_key
 from settings import Settings
 
 MAX_READERS = 8
@@ -33,6 +35,8 @@ COMMAND = [sys.executable, "-c", "import log_reader; log_reader.main()"]
 ROOT = Path(__file__).parent
 HEADERS = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
 ONE_DAY = timedelta(days=1)
+JSON_LINES = ("application/x-ndjson", "application/jsonl")
+NO_ENTRY = "the log has no entry of this id"
 
 
 class ReaderError(Exception):
@@ -145,7 +149,7 @@ class FoundResponse(StreamingResponse):
                 raise HTTPException(503, detail, {"Retry-After": "5"}) from exc
         if not started:
             if self._needs_one:
-                raise HTTPException(404, "the log has no entry of this id")
+                raise HTTPException(404, NO_ENTRY)
             await self._start(send)
         await send(body | {"more_body": False})
 
@@ -176,15 +180,20 @@ def end_moment(text: str) -> str:
     return timestamp(end)
 
 
+DAY_OR_MOMENT = WithJsonSchema(
+    {"type": "string", "anyOf": [{"format": "date"}, {"format": "date-time"}]}
+)
+
+
 class LogSpan(BaseModel):
     """When an entry was finished."""
 
     model_config = ConfigDict(extra="forbid")
 
-    since: Annotated[str, AfterValidator(first_moment)] | None = Field(
+    since: Annotated[str, AfterValidator(first_moment), DAY_OR_MOMENT] | None = Field(
         None, description="a day or a moment; what was finished then or later"
     )
-    until: Annotated[str, AfterValidator(end_moment)] | None = Field(
+    until: Annotated[str, AfterValidator(end_moment), DAY_OR_MOMENT] | None = Field(
         None, description="a day, which is included, or a moment, which is not"
     )
 
@@ -193,9 +202,9 @@ class LogFilter(LogSpan):
     """Which entries are meant."""
 
     q: str = Field("", max_length=1000, description="text in what was asked or answered")
-    status: Literal["ok", "cancelled", "error"] | None = None
-    model: str | None = None
-    endpoint: str | None = None
+    status: Literal["ok", "cancelled", "error"] | None = Field(None, description="how it ended")
+    model: str | None = Field(None, description="the model that answered")
+    endpoint: str | None = Field(None, description="the path that was asked")
 
     def filter(self) -> dict[str, Any]:
         """Return it as a reading process takes it."""
@@ -217,7 +226,33 @@ class LogQuery(LogFilter):
     )
 
 
-log = APIRouter(dependencies=[Depends(authorize_reader)], tags=["log"])
+@dataclass
+class Entry(LogEntry):
+    """One request and what came of it; the README says what the keys mean."""
+
+    request: Any = None
+
+
+class Found(BaseModel):
+    """Entries, newest first."""
+
+    entries: list[Entry]
+    next: str | None = Field(
+        description="what `before` takes to go on, where there are more", examples=["2026-11-24.8"]
+    )
+
+
+LINES = {"schema": {"type": "string"}, "example": ENTRY.line().decode()}
+FIGURES = LINES | {
+    "example": '{"progress":0.41}\n{"since":"2026-11-24T15:00:00Z","until":"2026-11-24T15:00:00Z",'
+    '"bucket_seconds":1,"entries":0,"buckets":[],"models":[],"slowest":[]}\n'
+}
+NO_KEY = refused(401, REFUSALS[401][0], KEY_WANTED)
+log = APIRouter(
+    dependencies=[Depends(authorize_reader)],
+    responses=refusals(400, 422, 503) | {401: NO_KEY},
+    tags=["log"],
+)
 
 
 @asynccontextmanager
@@ -227,12 +262,16 @@ async def log_state(settings: Settings) -> AsyncIterator[dict[str, Any]]:
         yield {"log_key": log_key(settings), "log_readers": readers}
 
 
-@log.get("/log", response_class=StreamingResponse)
+@log.get(
+    "/log",
+    response_class=StreamingResponse,
+    responses={200: {"model": Found, "content": dict.fromkeys(JSON_LINES, LINES)}},
+)
 async def find_entries(request: Request, query: Annotated[LogQuery, Query()]) -> StreamingResponse:
     """Find entries, newest first: a page of them as JSON, or all as JSON lines."""
     media_type, _ = negotiate(request.headers.get("accept", "*/*"))
     job: dict[str, Any] = {"filter": query.filter(), "before": query.before}
-    if media_type in ("application/x-ndjson", "application/jsonl"):
+    if media_type in JSON_LINES:
         job |= {"kind": "lines", "limit": query.limit}
     else:
         media_type = "application/json"
@@ -240,14 +279,22 @@ async def find_entries(request: Request, query: Annotated[LogQuery, Query()]) ->
     return FoundResponse(request.state.log_readers.read(job), media_type)
 
 
-@log.get("/log/figures", response_class=StreamingResponse)
+@log.get(
+    "/log/figures",
+    response_class=StreamingResponse,
+    responses={200: {"content": {JSON_LINES[0]: FIGURES}}},
+)
 async def figures(request: Request, query: Annotated[LogFilter, Query()]) -> StreamingResponse:
     """Say what the log shows about speed and failures: JSON lines, progress before the figures."""
     job = {"kind": "figures", "filter": query.filter()}
     return FoundResponse(request.state.log_readers.read(job), "application/x-ndjson")
 
 
-@log.get("/log/{entry_id}", response_class=StreamingResponse)
+@log.get(
+    "/log/{entry_id}",
+    response_class=StreamingResponse,
+    responses={200: {"model": Entry}, 404: refused(404, "No such entry", NO_ENTRY)},
+)
 async def find_entry(
     request: Request, entry_id: str, span: Annotated[LogSpan, Query()]
 ) -> StreamingResponse:

@@ -40,8 +40,11 @@ def test_probes_and_docs_need_no_key_and_docs_can_use_it(serve: Serve) -> None:
     for path in ("/health", "/ready", "/docs", "/openapi.json"):
         assert client.get(path).status_code == 200
     schema = client.get("/openapi.json").json()
-    assert schema["components"]["securitySchemes"]["HTTPBearer"]["scheme"] == "bearer"
-    assert schema["paths"]["/generate"]["post"]["security"] == [{"HTTPBearer": []}]
+    assert schema["components"]["securitySchemes"]["key"]["scheme"] == "bearer"
+    assert schema["components"]["securitySchemes"]["x-api-key"]["name"] == "x-api-key"
+    for path in ("/generate", "/v1/messages"):
+        assert schema["paths"][path]["post"]["security"] == [{"key": []}, {"x-api-key": []}]
+    assert schema["paths"]["/log"]["get"]["security"] == [{"log-key": []}]
 
 
 def test_key_is_in_no_log_no_error_and_no_repr(
