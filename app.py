@@ -173,9 +173,17 @@ def metrics_page(request: Request) -> Response:
     return Response(content, headers={"Content-Type": content_type})
 
 
+def print_failure(request: Request, status: int, exc: Exception) -> None:
+    """Print a line; not the error's words, as they may quote the prompt."""
+    id, kind = request.state.request_id, type(exc).__name__
+    diagnostics.warning("request %s failed with %d, %s", id, status, kind)
+
+
 async def report_error(request: Request, exc: Exception) -> Response:
     """Answer an error of the table with its status and its words."""
     status = next(STATUS[kind] for kind in type(exc).__mro__ if kind in STATUS)
+    if not isinstance(exc, ClientDisconnect):
+        print_failure(request, status, exc)
     return refuse(request.scope, status, str(exc))
 
 
@@ -204,6 +212,7 @@ async def report_invalid(request: Request, exc: RequestValidationError) -> Respo
 
 async def report_bug(request: Request, exc: Exception) -> Response:
     """Answer 500 in the shape of every error; the traceback goes to the server's own log."""
+    print_failure(request, 500, exc)
     detail = "an error inside MiniVault; its own output says more"
     headers = {REQUEST_ID: request.state.request_id}  # this answer passes no middleware
     return refuse(request.scope, 500, detail, headers)

@@ -318,7 +318,9 @@ def test_subclass_of_an_error_has_its_status() -> None:
     class NewError(ModelNotFoundError):
         """As somebody adds it with a service."""
 
-    request = Request({"type": "http", "path": "/generate", "headers": []})
+    request = Request(
+        {"type": "http", "path": "/generate", "headers": [], "state": {"request_id": "x"}}
+    )
     for kind in every(LLMServiceError):
         assert asyncio.run(report_error(request, kind("x"))).status_code >= 400
     assert asyncio.run(report_error(request, NewError("x"))).status_code == 404
