@@ -38,7 +38,7 @@ from docs import (
 from exchange import Asked, Prompt
 from formats import AnswerStream, negotiate
 from in_flight import InFlight, TooManyRequestsError
-from key import KEY_SCHEMES, KeyedRoute
+from key import KeyedRoute
 from llm_services import (
     BrokenAnswerError,
     DefaultModelNotFoundError,
@@ -111,7 +111,6 @@ async def whole(current: Recording) -> Answer:
 
 answers = APIRouter(
     route_class=KeyedRoute,
-    dependencies=KEY_SCHEMES,
     responses=refusals(400, 401, 404, 413, 422, 502, 503, 504, 508),
     tags=["answers"],
 )

@@ -12,12 +12,13 @@ from typing import Any, cast
 
 from fastapi import APIRouter, FastAPI, Request, Response
 from fastapi.openapi.docs import get_swagger_ui_html
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, ConfigDict, Field
 from pydantic_core import from_json
 
 from browser import HEADERS, PageFiles
 from exchange import Chunk
 from formats import FORMATS, Format
+from key import KEY_SCHEMES
 from log_entry import LogEntry
 from middleware import REQUEST_ID
 from protocols import refusal
@@ -121,6 +122,8 @@ class Problem(BaseModel):
 
 class Fault(BaseModel):
     """One thing that is wrong with a request."""
+
+    model_config = ConfigDict(extra="forbid")
 
     type: str = Field(description="pydantic's name for it", examples=["extra_forbidden"])
     loc: list[str | int] = Field(description="where it is", examples=[["body", "temprature"]])
@@ -239,12 +242,13 @@ MEASURED = {"content": {"text/plain": METRIC, "application/openmetrics-text": ME
 
 
 class DocumentedAPI(FastAPI):
-    """FastAPI, whose document also has the header that every answer carries."""
+    """FastAPI, whose document also has the header of every answer, and the key."""
 
     def openapi(self) -> dict[str, Any]:
         is_new = not self.openapi_schema
         document = super().openapi()
         if is_new:
+            document["components"]["securitySchemes"] |= KEY_SCHEMES
             document["components"]["headers"] = {REQUEST_ID: REQUEST_ID_HEADER}
             # here, as FastAPI leaves out what is null
             document["components"]["schemas"]["Entry"]["examples"] = [from_json(ENTRY.line())]

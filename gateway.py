@@ -24,7 +24,7 @@ from starlette.types import Message
 from docs import passed_on
 from exchange import Asked, Chunk
 from formats import AnswerStream, Format
-from key import KEY_SCHEMES, KeyedRoute
+from key import KeyedRoute
 from llm_services import BrokenAnswerError, OllamaLLMService, ServiceLoopError
 from ollama_wire import AnswerReader, Framing
 from protocols import PROTOCOLS, Protocol, refusal
@@ -70,7 +70,6 @@ UNPACK_ERRORS = (EOFError, OSError, zlib.error, zstd.ZstdError)
 
 router = APIRouter(
     route_class=KeyedRoute,
-    dependencies=KEY_SCHEMES,
     tags=["Ollama's own interfaces, passed on unchanged"],
 )
 
