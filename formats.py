@@ -1,5 +1,6 @@
 """How an answer leaves: the formats of `/stream`, the choice among them, and the response."""
 
+import logging
 import re
 from abc import ABC, abstractmethod
 from typing import ClassVar
@@ -14,6 +15,8 @@ from llm_services import LLMServiceError
 from log_entry import one_line
 from logger import LogUnavailableError
 from recorder import Recording
+
+diagnostics = logging.getLogger("uvicorn.error")
 
 QUALITY = re.compile(r";\s*q\s*=\s*([\d.]+)")
 
@@ -165,9 +168,10 @@ class AnswerStream(Response):
         }
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        await self._client.while_present(receive, self._send(send))
+        work = self._send(send, scope["state"]["request_id"])
+        await self._client.while_present(receive, work)
 
-    async def _send(self, send: Send) -> None:
+    async def _send(self, send: Send, request_id: str) -> None:
         started = False
         try:
             async for chunk in self._recording.chunks:
@@ -180,6 +184,7 @@ class AnswerStream(Response):
         except (LLMServiceError, LogUnavailableError) as exc:
             if not started:
                 raise
+            diagnostics.warning("request %s broke off, %s", request_id, type(exc).__name__)
             end, is_whole = self._format.failure(exc), self._format.finishes_failed
         if not started:
             await send(self.head())

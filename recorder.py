@@ -5,6 +5,7 @@ or left by its client, it makes exactly one log entry; and the chunk that makes 
 on only when the log has that entry. So nothing behind it has anything to remember.
 """
 
+import logging
 import time
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import aclosing, asynccontextmanager, suppress
@@ -21,6 +22,8 @@ from client import Client
 from exchange import Asked, Chunk, ToolCallPiece
 from log_entry import LogEntry, timestamp
 from logger import JsonlLog, LogUnavailableError
+
+diagnostics = logging.getLogger("uvicorn.error")
 
 STOPPED = "the service stopped"
 
@@ -94,6 +97,8 @@ class Recorder:
                     self._note(chunk)
                     if chunk.done or chunk.error:
                         await self._close("error" if chunk.error else "ok", chunk.error)
+                    if chunk.error:
+                        diagnostics.warning("request %s failed, as its answer says", self._id)
                     yield chunk
         except Exception as exc:
             await self._close("error", str(exc) or repr(exc))

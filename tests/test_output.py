@@ -85,6 +85,18 @@ def test_a_failure_is_a_line_with_its_id_and_nothing_private(
                 id = response.headers["x-request-id"]
                 (line,) = eventually(lambda: lines_with(service.output, id))
                 assert f"request {id} failed with {status}, {kind}" in line
+        ollama.answer = then(SECRET, end=hang)
+        response = client.post("/stream", json=ASK, headers={"Accept": "application/x-ndjson"})
+        id = response.headers["x-request-id"]
+        (line,) = eventually(lambda: lines_with(service.output, id))
+        assert f"request {id} broke off, TokenTimeoutError" in line
+        ollama.answer = quoting(500)
+        response = client.post(
+            "/api/chat", json={"messages": [{"role": "user", "content": SECRET}]}
+        )
+        id = response.headers["x-request-id"]
+        (line,) = eventually(lambda: lines_with(service.output, id))
+        assert f"request {id} failed, as its answer says" in line
         for status, response in refused(client):
             assert response.status_code == status, response.text
             assert not lines_with(service.output, response.headers["x-request-id"])
