@@ -5,6 +5,7 @@ import os
 import random
 import statistics
 import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -403,3 +404,8 @@ def test_percentiles_of_many_values_are_close_and_take_little_memory() -> None:
     assert got and len(percentiles._values) == SAMPLE
     for name, share in {"p50": 0.5, "p95": 0.95, "p99": 0.99}.items():
         assert got[name] / len(values) == pytest.approx(share, abs=0.03)
+
+
+def test_the_benchmark_of_reading_can_start() -> None:
+    command = [sys.executable, "benchmarks/log_reading.py", "--help"]
+    assert b"--gigabytes" in subprocess.run(command, cwd=ROOT, stdout=subprocess.PIPE).stdout
