@@ -52,13 +52,15 @@ def write(folder: Path, *entries: dict[str, Any] | bytes, day: str = DAY) -> Pat
 
 
 @contextmanager
-def reading(folder: Path, kind: str = "lines", **job: Any) -> Iterator[subprocess.Popen[bytes]]:
+def reading(
+    folder: Path, kind: str = "lines", command: list[str] = COMMAND, **job: Any
+) -> Iterator[subprocess.Popen[bytes]]:
     """Have a process do a job."""
     keys = {key: job.pop(key) for key in ("limit", "before") if key in job}
     job = {"kind": kind, "folder": str(folder), "filter": job, **keys}
     pipe = subprocess.PIPE
     with subprocess.Popen(
-        COMMAND, bufsize=0, stdin=pipe, stdout=pipe, stderr=pipe, cwd=ROOT
+        command, bufsize=0, stdin=pipe, stdout=pipe, stderr=pipe, cwd=ROOT
     ) as process:
         assert process.stdin
         process.stdin.write(json.dumps(job).encode() + b"\n")
@@ -376,6 +378,16 @@ def test_the_figures_of_a_decade_have_few_buckets(tmp_path: Path) -> None:
     starts = [bucket["start"] for bucket in got["buckets"]]
     assert len(starts) == 41 and starts == sorted(starts), "those without entries are there too"
     assert sum(bucket["ok"] for bucket in got["buckets"]) == 11
+
+
+def test_figures_that_last_say_how_far_they_are(tmp_path: Path) -> None:
+    write(tmp_path, *(entry(str(number), prompt="x" * BLOCK) for number in range(20)))
+    code = "import log_figures, log_reader; log_figures.PROGRESS_SECONDS = 0; log_reader.main()"
+    with reading(tmp_path, "figures", [sys.executable, "-c", code]) as process:
+        *progress, last = map(json.loads, read_to_end(process).splitlines())
+    shares = [line["progress"] for line in progress]
+    assert len(shares) == 20 and shares == sorted(shares) and (shares[9], shares[-1]) == (0.5, 1)
+    assert last["entries"] == 20
 
 
 def test_the_figures_of_odd_entries(tmp_path: Path) -> None:

@@ -1,10 +1,14 @@
 """The figures in a browser: what is found by them, how they are drawn, and when they stop."""
 
+import json
+import socket
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 
 from playwright.sync_api import expect
 
-from tests.conftest import eventually
+from tests.conftest import DEADLINE, eventually
 from tests.page.conftest import Opened, ago, entry, needs_browser
 
 pytestmark = needs_browser
@@ -41,6 +45,33 @@ def test_figures_are_drawn_and_said_as_numbers(opened: Opened) -> None:
     row = page.get_by_role("region", name="Requests and times").get_by_role("row").last
     expect(row).to_contain_text("500 ms")
     assert page.locator("svg").first.evaluate("svg => svg.innerHTML.includes('NaN')") is False
+
+
+def test_long_figures_say_how_far_they_are(opened: Opened) -> None:
+    """A server of the test's own answers as the service does, and stops half-way."""
+    page = opened.page
+    go_on = threading.Event()
+    figures = dict.fromkeys(("buckets", "models", "slowest"), []) | {"entries": 0}
+
+    def answer(server: socket.socket) -> None:
+        client, _ = server.accept()
+        with client:
+            client.recv(1 << 16)
+            client.sendall(b'HTTP/1.1 200 OK\r\nConnection: close\r\n\r\n{"progress":0.500}\n')
+            go_on.wait(DEADLINE)
+            client.sendall(json.dumps(figures).encode() + b"\n")
+
+    with socket.create_server(("127.0.0.1", 0)) as server, ThreadPoolExecutor(1) as pool:
+        pool.submit(answer, server)
+        url = f"http://127.0.0.1:{server.getsockname()[1]}/"
+        page.route("**/log/figures?*", lambda route: route.continue_(url=url))
+        opened.show("#figures")
+        bar = page.get_by_role("progressbar", name="How much of the log is read")
+        expect(bar).to_have_js_property("value", 0.5)
+        expect(page.get_by_role("status")).to_have_text("Reading the log")
+        go_on.set()
+        expect(page.get_by_role("status")).to_have_text("No entry matches")
+        expect(bar).to_be_hidden()
 
 
 def test_a_page_that_leaves_the_figures_stops_them(opened: Opened) -> None:

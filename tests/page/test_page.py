@@ -118,6 +118,27 @@ def test_two_keys_are_asked_for_one_after_the_other(serve: Serve, page: Page) ->
     expect(page.get_by_role("status")).to_contain_text("1 entry")
 
 
+@needs_browser
+def test_the_page_works_behind_a_prefix_of_a_proxy(opened: Opened) -> None:
+    opened.write(entry(1))
+    page, url = opened.page, opened.service.url
+    page.route("**/*", lambda route: route.continue_(url=route.request.url.replace("/vault", "")))
+    paths: list[str] = []
+    page.on("request", lambda request: paths.append(request.url.removeprefix(url)))
+    page.goto(f"{url}/vault/#key={opened.key}")
+    expect(opened.rows).to_have_count(1)
+    page.get_by_role("link", name="Question 1").click()
+    expect(opened.entry).to_contain_text("Answer 1")
+    page.keyboard.press("Escape")
+    page.get_by_role("link", name="Figures").click()
+    expect(page.get_by_role("status")).to_have_text("1 entry")
+    page.get_by_role("link", name="Ask").click()
+    page.get_by_label("Prompt").fill("Why?")
+    page.keyboard.press("Control+Enter")
+    expect(page.locator(".facts")).to_contain_text("Done")
+    assert [path for path in paths if not path.startswith(("/vault/", "data:"))] == []
+
+
 # Hostile contents
 
 
