@@ -39,7 +39,7 @@ class Filter:
 
     def matches(self, entry: dict[str, Any]) -> bool:
         """Return whether the entry is one of them."""
-        finished_at = str(entry.get("finished_at"))
+        finished_at = str(entry.get("finished_at") or "")
         return (
             all(entry.get(key) == value for key, value in self.exact.items())
             and (not self.since or self.since <= finished_at)

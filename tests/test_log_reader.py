@@ -192,6 +192,11 @@ def test_a_span_of_time(tmp_path: Path) -> None:
     since, until = "2026-11-23T12:00:00.000000Z", "2026-11-25T00:00:00.000000Z"
     assert find(tmp_path, since=since, until=until) == ["24 23", "24 12", "24 00", "23 23", "23 12"]
     assert len(find(tmp_path, since=since)) == 8
+    write(tmp_path, entry("undated", finished_at=None), day="2026-11-25")
+    assert (
+        len(find(tmp_path, since=since)) == 8
+    ), "a page that looks for what is new is not to get it"
+    assert len(find(tmp_path)) == 10
     assert len(find(tmp_path, until=until)) == 6
 
 

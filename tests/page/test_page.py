@@ -177,10 +177,9 @@ def hostile_entries() -> Iterator[dict[str, Any]]:
         content += [{"type": "image_url", "image_url": {"url": "https://example.org/x.png"}}]
         message = {"role": text, "content": content, "images": [text], "tool_name": text}
         calls = [{"function": {"name": text, "arguments": text}}]
-        keys = HOSTILE_KEYS if text != "\ud800" else ("response", "thinking", "error")
         asked = {"messages": [message | {"tool_calls": calls}]}
         more = {"request": asked, "tool_calls": calls, "options": {text: text}}
-        yield entry(number) | dict.fromkeys(keys, text) | more
+        yield entry(number) | dict.fromkeys(HOSTILE_KEYS, text) | more
 
 
 @needs_browser
