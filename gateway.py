@@ -182,6 +182,7 @@ class PassedAnswer(AnswerStream):
             recording, request.state.client, Unchanged(passage, request.scope["route"].path)
         )
         self._passage = passage
+        request.state.is_passed_on = True
 
     def head(self) -> Message:
         return self._passage.head

@@ -100,7 +100,10 @@ class HostMiddleware:
 
 
 class BodyLimitDetailMiddleware:
-    """Gives the 413 of Starlette's body limit, plain text, the shape of every other error."""
+    """Gives the 413 of Starlette's body limit, plain text, the shape of every other error.
+
+    A 413 of Ollama's own is passed on as it came.
+    """
 
     def __init__(self, app: ASGIApp, max_body_bytes: int) -> None:
         self.app = app
@@ -111,7 +114,7 @@ class BodyLimitDetailMiddleware:
 
         async def send_with_detail(message: Message) -> None:
             nonlocal replaced
-            if message.get("status") == 413:
+            if message.get("status") == 413 and not scope["state"].get("is_passed_on"):
                 replaced = True
                 detail = (
                     f"the request body is larger than {self.max_body_bytes} bytes; shorten it, "

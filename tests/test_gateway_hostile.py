@@ -67,6 +67,13 @@ def test_head_that_cannot_be_passed_on_is_502(live: Process, ollama: OllamaStand
         assert len(entries) == number and entries[-1]["status"] == "error", name
 
 
+def test_ollamas_own_413_is_passed_on(live: Process, ollama: OllamaStandIn) -> None:
+    said = b'{"error":"too large unpacked"}'
+    for path in ("/api/chat", "/api/embed"):
+        answer = answers(live, ollama, path, b"HTTP/1.1 413 X\r\n" + SIZED % (len(said), said))
+        assert (answer.status, answer.body) == (413, said)
+
+
 def test_length_that_is_not_reached_leaves_the_body_unfinished(
     live: Process, ollama: OllamaStandIn
 ) -> None:
