@@ -142,7 +142,10 @@ def exposition(accept: str) -> tuple[bytes, str]:
             "several workers count, each for itself; set PROMETHEUS_MULTIPROC_DIR to an empty "
             "folder, where they add it up"
         )
-    encode, content_type = choose_encoder(accept)
+    try:
+        encode, content_type = choose_encoder(accept)
+    except (TypeError, ValueError):  # a version in it is none
+        encode, content_type = choose_encoder("")
     return encode(registry), content_type
 
 

@@ -103,6 +103,13 @@ def test_every_metric_is_there_under_the_name_that_the_boards_have(live: Process
     assert ours == METRICS
 
 
+@pytest.mark.parametrize("version", ["1..0", "1.0.0rc1", "x", "\xb2"])
+def test_version_that_is_none_gets_the_plain_format(live: Process, version: str) -> None:
+    accept = f"application/openmetrics-text; version={version}".encode("latin-1")
+    answer = CLIENT.get(f"{live.url}/metrics", headers={b"Accept": accept})
+    assert answer.status_code == 200 and answer.headers["content-type"].startswith("text/plain")
+
+
 def test_scraping_wants_no_key_is_not_logged_and_says_nothing_of_contents(
     ollama: OllamaStandIn, tmp_path: Path
 ) -> None:
