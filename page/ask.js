@@ -7,7 +7,7 @@ import { curl, objects, request } from "./service.js";
 
 const TEXTS = ["prompt", "model", "system"];
 const JSONS = ["options", "format", "think"];
-const HEADERS = { "Content-Type": "application/json", Accept: "application/x-ndjson" };
+const HEADERS = { "Content-Type": "application/json", Accept: "text/event-stream" };
 const view = $("main#ask");
 const form = $("form", view);
 const answer = $("#answer");
@@ -73,8 +73,8 @@ async function read(asked, progress, signal) {
   const response = await request("stream", { kind: "api", ...options });
   $("a", answer).href = write("log", {}, response.headers.get("X-Request-ID"));
   for await (const piece of objects(response)) {
-    if (piece.error != null) throw new Error(piece.error);
-    if (piece.done) progress.done = piece;
+    if (piece.event === "error") throw new Error(piece.detail);
+    if (piece.event === "done") progress.done = piece;
     else take(progress, piece);
   }
   if (!progress.done) throw new Error("The connection broke before the answer was whole.");

@@ -25,17 +25,19 @@ export async function request(path, { kind, quiet, headers, ...options }) {
   return request(path, { kind, headers, ...options });
 }
 
-// Yield what a body's lines hold as they come; who leaves the loop cancels the request.
+// Yield the objects of JSON lines or of server-sent events as they come, an event's name with it;
+// who leaves the loop cancels the request.
 export async function* objects(response) {
   const reader = response.body.pipeThrough(new TextDecoderStream()).getReader();
-  let rest = "";
+  let [rest, event] = ["", ""];
   try {
     for (let read = await reader.read(); !read.done; read = await reader.read()) {
       const [first, ...others] = read.value.split("\n");
       rest += first;
       for (const other of others) {
-        yield JSON.parse(rest);
-        rest = other;
+        const [, name, json] = /^(?:event: (.*)|(?:data: )?(.*))$/.exec(rest);
+        if (json) yield Object.assign(JSON.parse(json), event && { event });
+        [rest, event] = [other, name ?? ""];
       }
     }
   } finally {
