@@ -1,12 +1,11 @@
-"""The page as a whole: what comes without a browser, its keys, that no content of the log gets out
-of its text, and that everybody can use it."""
+"""The page as a whole: what comes without a browser, that no content of the log gets out of its
+text, and that everybody can use it."""
 
 import base64
 import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote
 
 import pytest
 from axe_playwright_python.sync_playwright import Axe  # type: ignore[import-untyped]
@@ -53,69 +52,6 @@ def test_all_of_the_page_has_headers_that_keep_it_to_itself(serve: Serve) -> Non
         assert (headers["cache-control"], again.status_code) == ("no-cache", 304)
     for outside in ("/page/../app.py", "/page/%2e%2e/app.py", "/page/..%2fapp.py", "/page/"):
         assert client.get(outside).status_code == 404
-
-
-# The log's key
-
-
-@needs_browser
-def test_the_key_leaves_the_address_at_once_and_lives_in_the_tab_alone(
-    opened: Opened, browser: Browser
-) -> None:
-    opened.write(entry())
-    opened.page.goto(f"{opened.service.url}/#key={opened.key}")
-    expect(opened.rows).to_have_count(1)
-    expect(opened.page).to_have_url(f"{opened.service.url}/#log")
-    state = opened.page.context.storage_state()
-    assert opened.key not in json.dumps(state)  # which has cookies and local storage
-    opened.page.reload()
-    expect(opened.rows).to_have_count(1)
-    with innocent_page(browser, DEADLINE) as other:
-        other.goto(f"{opened.service.url}/#log")
-        expect(other.get_by_role("dialog")).to_contain_text("The log's key")
-
-
-@needs_browser
-def test_who_comes_without_the_key_is_asked_and_told_where_it_is(opened: Opened) -> None:
-    opened.write(entry())
-    page = opened.page
-    page.goto(f"{opened.service.url}/#log")
-    expect(page.get_by_role("dialog")).to_contain_text(".key")
-    page.get_by_role("button", name="Cancel").click()
-    expect(page.get_by_role("alert")).to_be_visible()
-    page.reload()
-    for key in ("wrong", opened.key):
-        page.get_by_role("textbox", name="Key").fill(key)
-        page.keyboard.press("Enter")
-    expect(opened.rows).to_have_count(1)
-
-
-@needs_browser
-def test_a_key_of_any_letters_opens_the_log(serve: Serve, page: Page) -> None:
-    key = "a+b/c=d%&e#f?ghi"
-    page.goto(f"{serve(log_key=key).url}/#key={quote(key, safe='+/=#?')}")
-    expect(page.get_by_role("status")).to_contain_text("No entry matches")
-
-
-@needs_browser
-def test_two_keys_are_asked_for_one_after_the_other(serve: Serve, page: Page) -> None:
-    """The log's is asked for while the answer to a question without the API's is on its way."""
-    service = serve(log_key="the-log's-own-key", api_key="the-API's-own-key")
-    page.goto(f"{service.url}/#log")
-    expect(page.get_by_role("dialog")).to_contain_text("The log's key")
-    page.evaluate("location.hash = '#ask'")
-    page.get_by_role("main", name="Ask").wait_for()
-    page.evaluate("document.querySelector('[name=prompt]').value = 'Why?'")
-    with page.expect_response("**/stream"):
-        page.evaluate("document.querySelector('#ask form').requestSubmit()")
-    for whose in ("log", "API"):
-        expect(page.get_by_role("dialog").get_by_role("paragraph")).to_have_count(1)
-        expect(page.get_by_role("dialog")).to_contain_text(f"The {whose}'s key")
-        page.get_by_role("textbox", name="Key").fill(f"the-{whose}'s-own-key")
-        page.get_by_role("button", name="Use it").click()
-    expect(page.locator(".facts")).to_contain_text("Done")
-    page.get_by_role("link", name="Log", exact=True).click()
-    expect(page.get_by_role("status")).to_contain_text("1 entry")
 
 
 @needs_browser
