@@ -17,9 +17,9 @@ from protocols import Protocol, error_words
 MAX_EVENT_BYTES = 64 * 2**20
 """The longest line, or whole document, that is read."""
 
-MAX_EARLY_READS = 32
-"""How often an event is read before its end has come, in case it was only its line end that has
-not: a client may take the answer for whole by then."""
+MAX_EARLY_BYTES = 2**28
+"""How much of an event is read, again and again, before its end has come, in case it was only its
+line end that has not: a client may take the answer for whole by then."""
 
 END_SECONDS = 1.0
 """How long to wait for the end of an answer that is whole, so that its connection is kept."""
@@ -61,7 +61,7 @@ class AnswerReader:
         self._over = False
         self._begun: list[bytes] = []
         self._begun_bytes = 0
-        self._early_reads = 0
+        self._early_bytes = 0
 
     def feed(self, data: bytes) -> Chunk:
         """Return what the events that the data completes mean."""
@@ -106,11 +106,11 @@ class AnswerReader:
 
     def _forget_begun(self) -> None:
         self._begun = []
-        self._begun_bytes = self._early_reads = 0
+        self._begun_bytes = self._early_bytes = 0
 
     def _read_early(self, chunk: Chunk) -> None:
-        self._early_reads += 1
-        if self._early_reads <= MAX_EARLY_READS and self._read(
+        self._early_bytes += self._begun_bytes
+        if self._early_bytes <= MAX_EARLY_BYTES and self._read(
             b"".join(self._begun), chunk, early=True
         ):
             self._forget_begun()

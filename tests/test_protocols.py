@@ -57,6 +57,18 @@ def test_a_response_that_ended_in_another_way_is_read_as_such(
     assert (after.done, after.error) == (False, None), "nothing more is read"
 
 
+@pytest.mark.parametrize("framing", Framing)
+def test_answer_is_whole_with_its_last_brace_in_however_many_pieces(framing: Framing) -> None:
+    """With it a client may have all that the answer's length promised."""
+    path = "/v1/messages" if framing is Framing.EVENTS else "/api/chat"
+    last = {"type": "message_stop", "message": {"content": "x]" * 2000}, "done": True}
+    data = b"data: " * (framing is Framing.EVENTS) + json.dumps(last).encode()
+    reader = AnswerReader(PROTOCOLS[path], framing)
+    *_, chunk = [reader.feed(piece + b"]") for piece in data[:-1].split(b"]")[:-1]]
+    assert not chunk.done
+    assert reader.feed(data.rpartition(b"]")[2]).done
+
+
 @pytest.mark.parametrize("count", [True, -1, 2.5, "3", 10**400, None])
 def test_what_is_no_number_of_tokens_is_as_absent(count: object) -> None:
     line = {"model": "m", "response": "", "done": True, "eval_count": count}
