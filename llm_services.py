@@ -190,13 +190,16 @@ class OllamaLLMService(LLMService):
         traced = [(name.encode(), value.encode()) for name, value in tracing.headers().items()]
         if traced:  # in place of the client's own, which this request's span has taken up
             headers = [each for each in headers if each[0].lower() not in dict(traced)]
-        request = httpx.Request(
-            method,
-            f"{self.url}{target}",
-            headers=[*headers, *self._headers, *traced],
-            content=content,
-            extensions={"timeout": timeout},
-        )
+        try:
+            request = httpx.Request(
+                method,
+                f"{self.url}{target}",
+                headers=[*headers, *self._headers, *traced],
+                content=content,
+                extensions={"timeout": timeout},
+            )
+        except httpx.InvalidURL as exc:
+            raise RequestRefusedError(f"what is asked for cannot be passed on: {exc}") from exc
         answer = None
         try:
             with (

@@ -50,6 +50,12 @@ def test_strange_headers_of_a_client_reach_ollama_as_text(
             assert f"x-own: {text}\r\n".encode() in ollama.requests[-1].head.lower()
 
 
+def test_endless_target_is_refused(live: Process, ollama: OllamaStandIn) -> None:
+    for request in (http("GET", "/api/version?~"), post("/v1/messages?~", ask("/v1/messages"))):
+        assert send(live.url, request.replace(b"~", b"x" * 66_000)).status == 400
+    assert ollama.requests == []
+
+
 NO_HTTP = {
     "a status beyond all": b"HTTP/1.1 600 X\r\n" + DOCUMENT,
     "a status below all": b"HTTP/1.1 099 X\r\n" + DOCUMENT,
