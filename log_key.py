@@ -4,6 +4,7 @@ It is made once, beside the log, readable by the owner alone, and printed at sta
 of a path, which no server and no proxy's log gets to see.
 """
 
+import fcntl
 import logging
 import os
 import secrets
@@ -30,8 +31,8 @@ SCHEME = HTTPBearer(scheme_name="log-key", auto_error=False, description=KEY_WAN
 def key_beside(folder: Path) -> str:
     """Return the key in the folder's `.key`, making it where there is none.
 
-    Services that start at the same moment get the same one: a link is made by one of them alone,
-    and never names a file that is still being written.
+    Services that start at the same moment get the same one: it is made under the folder's lock, and
+    `.key` never names a file that is still being written.
 
     Raises:
         OSError: there is none and it cannot be made.
@@ -40,17 +41,18 @@ def key_beside(folder: Path) -> str:
     if key := read_key(path):
         return key
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    new = folder / f".key.{os.getpid()}.{secrets.token_hex(4)}"
-    with open(os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
-        file.write(secrets.token_urlsafe() + "\n")
+    lock = os.open(folder, os.O_RDONLY)
     try:
-        os.link(new, path)
-    except FileExistsError:
+        fcntl.flock(lock, fcntl.LOCK_EX)
         if not read_key(path):
+            new = folder / ".key.new"
+            new.unlink(missing_ok=True)
+            with open(os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
+                file.write(secrets.token_urlsafe() + "\n")
             new.replace(path)
+        return read_key(path)
     finally:
-        new.unlink(missing_ok=True)
-    return read_key(path)
+        os.close(lock)
 
 
 def read_key(path: Path) -> str:

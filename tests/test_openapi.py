@@ -1,5 +1,6 @@
 """OpenAPI tells the truth: the document is valid, and the live service answers as it says."""
 
+import os
 import re
 import subprocess
 from collections.abc import Iterator
@@ -141,7 +142,9 @@ def attack(service: Service, *options: str) -> int:
     command = [str(BIN / "st"), "--no-color", "--config-file", str(CONFIG), "run"]
     command += [f"{service.url}/openapi.json", *options]
     command += ["--header", f"Authorization: Bearer {KEY}"]
-    done = subprocess.run(command, cwd=service.log_dir, capture_output=True, text=True)
+    here = {name: value for name, value in os.environ.items() if not name.startswith("COV")}
+    cwd = service.log_dir
+    done = subprocess.run(command, cwd=cwd, env=here, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
     count = re.search(r"(\d+) generated", done.stdout)
     assert count, done.stdout
@@ -157,7 +160,7 @@ def attacked(serve: Serve, ollama: OllamaStandIn) -> Service:
 
 
 def test_schemathesis_finds_nothing(attacked: Service, capsys: pytest.CaptureFixture[str]) -> None:
-    assert attack(attacked, "--max-examples", "10") > 300
+    assert attack(attacked, "--max-examples", "4") > 100
     assert "Traceback" not in capsys.readouterr().err
 
 
