@@ -152,8 +152,9 @@ def check_kills(command: list[str], log_dir: Path, times: int) -> tuple[int, int
 @pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="needs Linux's /proc")
 @pytest.mark.parametrize("command", CASES)
 def test_kill_loses_no_answered_request(tmp_path: Path, command: list[str]) -> None:
-    whole, _ = check_kills(command, tmp_path / "logs", 3)
-    assert whole > 3
+    times = 1 if WORKERS[0] in command else 3  # four workers start for each
+    whole, _ = check_kills(command, tmp_path / "logs", times)
+    assert whole > times
 
 
 @pytest.mark.long
