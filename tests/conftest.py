@@ -28,6 +28,11 @@ SETTINGS_OF_THE_MACHINE = re.compile(
 )
 
 
+def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
+    """Run more tests at a time than there are cores: most of them wait for processes."""
+    return 2 * (os.cpu_count() or 1)
+
+
 def eventually(condition: Callable[[], Any]) -> Any:
     """Return the condition's value as soon as it is true; fail where it never is."""
     end = time.monotonic() + DEADLINE

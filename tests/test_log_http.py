@@ -8,7 +8,7 @@ import socket
 import stat
 import sys
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from subprocess import run
 from typing import Any
@@ -46,8 +46,16 @@ def readers() -> list[int]:
     """Return the processes that this one has started and that still run."""
     pids: list[int] = []
     for task in Path("/proc/self/task").iterdir():
-        pids += map(int, (task / "children").read_text().split())
-    return [pid for pid in pids if b"log_reader" in Path(f"/proc/{pid}/cmdline").read_bytes()]
+        with suppress(FileNotFoundError, ProcessLookupError):  # a thread that has ended meanwhile
+            pids += map(int, (task / "children").read_text().split())
+    return [pid for pid in pids if b"log_reader" in command_line(pid)]
+
+
+def command_line(pid: int) -> bytes:
+    """Return a process's command line, nothing where it has ended meanwhile."""
+    with suppress(FileNotFoundError, ProcessLookupError):
+        return Path(f"/proc/{pid}/cmdline").read_bytes()
+    return b""
 
 
 def endless(folder: Path) -> None:
