@@ -176,7 +176,7 @@ def measure_streams(client: httpx.Client, port: int) -> None:
 def resident_bytes(pid: int) -> int:
     """Return what the process and those that it has now hold in memory."""
     texts = [Path(f"/proc/{member}/status").read_text() for member in family(pid)]
-    return sum(int(text.split("VmRSS:")[1].split()[0]) for text in texts) * 1024
+    return sum(int(text.split("VmRSS:")[1].split()[0]) for text in texts if "VmRSS" in text) * 1024
 
 
 def measure_searches(client: httpx.Client, files: list[str], pid: int) -> None:
