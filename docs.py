@@ -18,7 +18,7 @@ from pydantic_core import from_json
 from browser import HEADERS, PageFiles
 from exchange import Chunk
 from formats import FORMATS, Format
-from key import KEY_SCHEMES
+from key import KEY_SCHEMES, KEY_WANTED
 from log_entry import LogEntry
 from middleware import REQUEST_ID
 from protocols import refusal
@@ -66,7 +66,7 @@ REFUSALS = {
     ),
     401: (
         "No key, or a wrong one",
-        "send the key that MINIVAULT_API_KEY sets, as `Authorization: Bearer <key>`",
+        KEY_WANTED,
     ),
     403: (
         "That is done at Ollama itself",

@@ -1,4 +1,4 @@
-"""The key that requests must carry, where one is set."""
+"""Keys that requests must carry: how one is checked, and the API's, where one is set."""
 
 import secrets
 from collections.abc import Callable, Coroutine
@@ -7,6 +7,7 @@ from typing import Any
 from fastapi import HTTPException, Request, Response
 from fastapi.routing import APIRoute
 
+KEY_WANTED = "send the key that MINIVAULT_API_KEY sets, as `Authorization: Bearer <key>`"
 MEANING = "the key that MINIVAULT_API_KEY sets, if it is set"
 KEY_SCHEMES = {
     "key": {"type": "http", "scheme": "bearer", "description": MEANING},
@@ -14,6 +15,13 @@ KEY_SCHEMES = {
 }
 """The two ways to send it, as OpenAPI describes them; FastAPI's own classes would cost each request
 two dependencies that find out nothing."""
+
+
+def check_key(given: str, key: str, wanted: str) -> None:
+    """Raise 401, which says what is wanted, unless what was given is the key; in constant time."""
+    # header values are latin-1 to Starlette, whatever the client meant by its bytes
+    if not secrets.compare_digest(given.encode("latin-1"), key.encode()):
+        raise HTTPException(401, wanted, {"WWW-Authenticate": "Bearer"})
 
 
 def authorize(request: Request) -> None:
@@ -26,10 +34,7 @@ def authorize(request: Request) -> None:
         return
     scheme, _, token = request.headers.get("authorization", "").partition(" ")
     given = token.strip() if scheme.lower() == "bearer" else request.headers.get("x-api-key", "")
-    # header values are latin-1 to Starlette, whatever the client meant by its bytes
-    if not secrets.compare_digest(given.encode("latin-1"), key.get_secret_value().encode()):
-        detail = "send the key that MINIVAULT_API_KEY sets, as `Authorization: Bearer <key>`"
-        raise HTTPException(401, detail, {"WWW-Authenticate": "Bearer"})
+    check_key(given, key.get_secret_value(), KEY_WANTED)
 
 
 class KeyedRoute(APIRoute):

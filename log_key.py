@@ -13,14 +13,15 @@ from multiprocessing import current_process
 from pathlib import Path
 from typing import Annotated
 
-from fastapi import Depends, HTTPException, Request
+from fastapi import Depends, Request
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 
+from key import check_key
 from settings import Settings
 
 MIN_LENGTH = 16  # of what is taken for a key: an empty file would let everybody in
 
-logger = logging.getLogger("uvicorn.error")
+diagnostics = logging.getLogger("uvicorn.error")
 KEY_WANTED = (
     "send the log's key, as `Authorization: Bearer <key>`; it is what MINIVAULT_LOG_KEY "
     "sets, else what the log folder's `.key` holds"
@@ -74,10 +75,12 @@ def log_key(settings: Settings) -> str:
         key = key_beside(settings.log_dir)
     except OSError as exc:
         reason = f"{settings.log_dir / '.key'}: {exc.strerror}"
-        logger.warning("the log's key cannot be kept, so it changes with each start: %s", reason)
+        diagnostics.warning(
+            "the log's key cannot be kept, so it changes with each start: %s", reason
+        )
         key = secrets.token_urlsafe()
     if current_process().name in ("MainProcess", "SpawnProcess-1"):  # uvicorn's first worker
-        logger.info("the log is read at /#key=%s behind the address below", key)
+        diagnostics.info("the log is read at /#key=%s behind the address below", key)
     return key
 
 
@@ -86,6 +89,5 @@ async def authorize_reader(
     credentials: Annotated[HTTPAuthorizationCredentials | None, Depends(SCHEME)],
 ) -> None:
     """Raise 401 unless the request carries the log's key."""
-    given = credentials.credentials.encode("latin-1") if credentials else b""
-    if not secrets.compare_digest(given, request.state.log_key.encode()):
-        raise HTTPException(401, KEY_WANTED, {"WWW-Authenticate": "Bearer"})
+    given = credentials.credentials if credentials else ""
+    check_key(given, request.state.log_key, KEY_WANTED)

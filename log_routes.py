@@ -146,7 +146,7 @@ class FoundResponse(StreamingResponse):
                 if started:
                     return
                 detail = "the log cannot be read now; the service's own output says why"
-                raise HTTPException(503, detail, {"Retry-After": "5"}) from exc
+                raise HTTPException(503, detail) from exc
         if not started:
             if self._needs_one:
                 raise HTTPException(404, NO_ENTRY)
