@@ -7,8 +7,7 @@ import re
 from base64 import b64encode
 from hashlib import sha256
 from itertools import chain
-from types import SimpleNamespace
-from typing import Any, cast
+from typing import Any
 
 from fastapi import APIRouter, FastAPI, Request, Response
 from fastapi.openapi.docs import get_swagger_ui_html
@@ -22,7 +21,6 @@ from key import KEY_SCHEMES, KEY_WANTED
 from log_entry import LogEntry
 from middleware import REQUEST_ID
 from protocols import refusal
-from recorder import Recording
 
 POLICY = (
     "default-src 'none'; script-src 'self' 'sha256-{}'; style-src 'self'; connect-src 'self'; "
@@ -57,7 +55,6 @@ ENTRY = LogEntry(
     prompt_chars=20,
     response_chars=25,
 )
-RECORDING = cast(Recording, SimpleNamespace(recorder=SimpleNamespace(entry=ENTRY)))
 
 REFUSALS = {
     400: (
@@ -226,7 +223,7 @@ def passed_on(path: str, summary: str, *, has_body: bool) -> dict[str, Any]:
 def streamed(format: Format) -> dict[str, Any]:
     """Return what OpenAPI says of a whole answer in this format."""
     chunks = [Chunk("Blue light"), Chunk(" scatters most.")]
-    body = b"".join(map(format.chunk, chunks)) + format.done(RECORDING)
+    body = b"".join(map(format.chunk, chunks)) + format.done(ENTRY)
     return {"schema": {"type": "string"}, "example": body.decode()}
 
 

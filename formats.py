@@ -12,7 +12,7 @@ from starlette.types import Message, Receive, Scope, Send
 from client import Client
 from exchange import Chunk
 from llm_services import LLMServiceError
-from log_entry import one_line
+from log_entry import LogEntry, one_line
 from logger import LogUnavailableError
 from recorder import Recording
 
@@ -33,8 +33,8 @@ class Format(ABC):
         """Return a chunk's bytes; none where the format leaves it out."""
 
     @abstractmethod
-    def done(self, recording: Recording) -> bytes:
-        """Return the bytes that end a whole answer."""
+    def done(self, entry: LogEntry | None) -> bytes:
+        """Return the bytes that end a whole answer, whose entry is there where one is kept."""
 
     @abstractmethod
     def failure(self, exc: Exception) -> bytes:
@@ -50,7 +50,7 @@ class PlainText(Format):
     def chunk(self, chunk: Chunk) -> bytes:
         return chunk.response.encode()
 
-    def done(self, recording: Recording) -> bytes:
+    def done(self, entry: LogEntry | None) -> bytes:
         return b""
 
     def failure(self, exc: Exception) -> bytes:
@@ -73,10 +73,9 @@ class JsonFormat(Format):
         return frames
 
     @staticmethod
-    def summary(recording: Recording) -> dict[str, object]:
+    def summary(entry: LogEntry | None) -> dict[str, object]:
         """Return what a client is told of a whole answer."""
-        assert recording.recorder and recording.recorder.entry
-        entry = recording.recorder.entry
+        assert entry
         return {
             "id": entry.id,
             "model": entry.model,
@@ -95,8 +94,8 @@ class ServerSentEvents(JsonFormat):
     def frame(self, data: dict[str, object]) -> bytes:
         return b"data: " + one_line(to_json(data)) + b"\n\n"
 
-    def done(self, recording: Recording) -> bytes:
-        return b"event: done\n" + self.frame(self.summary(recording))
+    def done(self, entry: LogEntry | None) -> bytes:
+        return b"event: done\n" + self.frame(self.summary(entry))
 
     def failure(self, exc: Exception) -> bytes:
         return b"event: error\n" + self.frame({"detail": str(exc)})
@@ -110,8 +109,8 @@ class NewlineDelimitedJson(JsonFormat):
     def frame(self, data: dict[str, object]) -> bytes:
         return one_line(to_json(data)) + b"\n"
 
-    def done(self, recording: Recording) -> bytes:
-        return self.frame({**self.summary(recording), "done": True})
+    def done(self, entry: LogEntry | None) -> bytes:
+        return self.frame({**self.summary(entry), "done": True})
 
     def failure(self, exc: Exception) -> bytes:
         return self.frame({"error": str(exc)})
@@ -180,7 +179,7 @@ class AnswerStream(Response):
                         await send(self.head())
                         started = True
                     await send({"type": "http.response.body", "body": body, "more_body": True})
-            end, is_whole = self._format.done(self._recording), True
+            end, is_whole = self._format.done(self._recording.entry), True
         except (LLMServiceError, LogUnavailableError) as exc:
             if not started:
                 raise

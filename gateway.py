@@ -26,6 +26,7 @@ from exchange import Asked, Chunk
 from formats import AnswerStream, Format
 from key import KeyedRoute
 from llm_services import BrokenAnswerError, OllamaLLMService, ServiceLoopError
+from log_entry import LogEntry
 from ollama_wire import AnswerReader, Framing
 from protocols import PROTOCOLS, Protocol, refusal
 from recorder import Recording, recording
@@ -159,7 +160,7 @@ class Unchanged(Format):
             self._ends_line = chunk.wire.endswith(b"\n")
         return chunk.wire
 
-    def done(self, recording: Recording) -> bytes:
+    def done(self, entry: LogEntry | None) -> bytes:
         return b""
 
     def failure(self, exc: Exception) -> bytes:

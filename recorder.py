@@ -176,6 +176,11 @@ class Recording:
     recorder: Recorder | None
     chunks: AsyncGenerator[Chunk, None]
 
+    @property
+    def entry(self) -> LogEntry | None:
+        """The entry, once it is made; None where nothing is kept."""
+        return self.recorder.entry if self.recorder else None
+
 
 @asynccontextmanager
 async def recording(
