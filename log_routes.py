@@ -1,121 +1,33 @@
-"""The log over HTTP: what may be asked of it, and the processes that read it.
+"""The log over HTTP: what may be asked of it, and how it is answered.
 
-The reading process writes the answer's body; here it is passed on as fast as the client takes it.
+A reading process writes the answer's body; here it is passed on as fast as the client takes it.
 The response's head leaves with the first byte, and a client that leaves ends the process.
 """
 
 import re
-import sys
 from collections.abc import AsyncGenerator, AsyncIterator
-from contextlib import aclosing, asynccontextmanager, suppress
+from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal
 
-import anyio
-from anyio.abc import Process
 from fastapi import APIRouter, Depends, HTTPException, Query, Request
 from fastapi.responses import StreamingResponse
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, WithJsonSchema
-from pydantic_core import to_json
 from starlette.types import Send
 
 from docs import ENTRY, REFUSALS, refusals, refused
-from formats import negotiate
+from formats import NewlineDelimitedJson, negotiate
 from log_entry import LogEntry, timestamp
 from log_key import KEY_WANTED, authorize_reader, log_key
+from log_processes import LogReaders, ReaderError
 from settings import Settings
 
-MAX_READERS = 8
-MAX_IDLE = 2
-END = b"\0"  # of what a process found that can do another job; no JSON holds it
 PAGE_LENGTH = 50
-COMMAND = [sys.executable, "-c", "import log_reader; log_reader.main()"]
-ROOT = Path(__file__).parent
 HEADERS = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
 ONE_DAY = timedelta(days=1)
-JSON_LINES = ("application/x-ndjson", "application/jsonl")
+JSON_LINES = NewlineDelimitedJson.media_types
 NO_ENTRY = "the log has no entry of this id"
-
-
-class ReaderError(Exception):
-    """A reading process failed; what it printed says why."""
-
-
-class LogReaders:
-    """The processes that read the log, so many at a time; who comes later waits for a place.
-
-    One that found quickly is kept for the next, and one is started when a browser gets the page:
-    Python takes longer to start than a page to find.
-    """
-
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
-        self._places = anyio.Semaphore(MAX_READERS)
-        self._warming = anyio.Lock()
-        self._idle: list[Process] = []
-
-    async def __aenter__(self) -> Self:
-        return self
-
-    async def __aexit__(self, *exc_info: object) -> None:
-        for process in self._idle:
-            await process.aclose()
-
-    async def warm(self) -> None:
-        """Have a process ready, for somebody who is about to read."""
-        async with self._warming:
-            if not self._kept():
-                with suppress(OSError):  # who reads then is told
-                    self._idle.append(await start_process())
-
-    async def read(self, job: dict[str, Any]) -> AsyncGenerator[bytes, None]:
-        """Yield what a process of its own finds; closed before its end, this ends the process.
-
-        Raises:
-            OSError: no process can be started.
-            ReaderError: the process failed.
-        """
-        asked = to_json({"folder": str(self._folder), **job}) + b"\n"
-        async with self._places:
-            while True:
-                async with self._process() as (process, is_new):
-                    assert process.stdin and process.stdout
-                    began = False
-                    with suppress(anyio.BrokenResourceError):  # it has died; its status says so
-                        await process.stdin.send(asked)
-                    async for data in process.stdout:
-                        if found := data.removesuffix(END):
-                            began = True
-                            yield found
-                        if data.endswith(END):
-                            self._idle.append(process)
-                            return
-                    if not await process.wait():
-                        return
-                    if began or is_new:  # else it was kept, and died meanwhile
-                        raise ReaderError
-
-    def _kept(self) -> list[Process]:
-        self._idle = [process for process in self._idle if process.returncode is None]
-        return self._idle
-
-    @asynccontextmanager
-    async def _process(self) -> AsyncIterator[tuple[Process, bool]]:
-        is_new = not self._kept()
-        process = await start_process() if is_new else self._idle.pop()
-        try:
-            yield process, is_new
-        finally:
-            if process not in self._idle[:MAX_IDLE]:
-                self._idle = self._idle[:MAX_IDLE]
-                await process.aclose()  # cancelled it kills, else the process sees its input end
-
-
-async def start_process() -> Process:
-    """Start a process that reads; raise OSError where that is impossible."""
-    return await anyio.open_process(COMMAND, stderr=None, cwd=ROOT)
 
 
 class FoundResponse(StreamingResponse):

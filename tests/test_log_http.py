@@ -16,8 +16,8 @@ from typing import Any
 import httpx
 import pytest
 
-import log_routes
-from log_key import key_beside
+import log_processes
+from log_key import key_beside, log_key
 from settings import Settings
 from tests.conftest import DEADLINE, Serve, Service, eventually
 from tests.processes import GRACE, ROOT, UVICORN, process
@@ -227,7 +227,7 @@ def test_where_no_key_can_be_kept_the_service_starts_all_the_same(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     (tmp_path / ".key").mkdir()
-    key = log_routes.log_key(Settings(log_dir=tmp_path))
+    key = log_key(Settings(log_dir=tmp_path))
     assert len(key) > 40
     assert "cannot be kept" in caplog.text
 
@@ -247,7 +247,7 @@ def test_kept_processes_that_died_are_replaced_and_nobody_is_told(service: Servi
     write(service.log_dir, entry("a"))
     with ThreadPoolExecutor(20) as pool:
         list(pool.map(lambda _: service.client.get("/log"), range(20)))
-    eventually(lambda: len(readers()) == log_routes.MAX_IDLE)
+    eventually(lambda: len(readers()) == log_processes.MAX_IDLE)
     for pid in readers():
         os.kill(pid, signal.SIGKILL)
     assert ids(service.client.get("/log")) == ["a"]
@@ -268,7 +268,7 @@ def test_few_processes_are_kept(service: Service) -> None:
     with ThreadPoolExecutor(20) as pool:
         answers = list(pool.map(lambda _: ids(service.client.get("/log")), range(40)))
     assert answers == [["a"]] * 40
-    eventually(lambda: len(readers()) <= log_routes.MAX_IDLE)
+    eventually(lambda: len(readers()) <= log_processes.MAX_IDLE)
 
 
 @pytest.mark.parametrize("path", ["/log?q=none", "/log/none", "/log/figures?q=none"])
@@ -310,19 +310,19 @@ def test_more_searches_than_processes_wait_for_their_turn(service: Service) -> N
     port = int(service.url.rpartition(":")[2])
     request = f"GET /log/none HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {KEY}\r\n\r\n"
     with ExitStack() as searches:
-        for _ in range(log_routes.MAX_READERS + 2):
+        for _ in range(log_processes.MAX_READERS + 2):
             search = searches.enter_context(socket.create_connection(("127.0.0.1", port)))
             search.sendall(request.encode())
-        eventually(lambda: len(readers()) == log_routes.MAX_READERS)
+        eventually(lambda: len(readers()) == log_processes.MAX_READERS)
         with pytest.raises(httpx.ReadTimeout):
             service.client.get("/log/b", timeout=1)
     assert service.client.get("/log/b").status_code == 200
-    eventually(lambda: len(readers()) <= log_routes.MAX_IDLE)
+    eventually(lambda: len(readers()) <= log_processes.MAX_IDLE)
 
 
 def test_a_process_that_fails_is_a_503(service: Service, monkeypatch: pytest.MonkeyPatch) -> None:
     for command in (["false"], ["/no/such/program"]):
-        monkeypatch.setattr(log_routes, "COMMAND", command)
+        monkeypatch.setattr(log_processes, "COMMAND", command)
         for path in ("/log", "/log/an-id", "/log/figures"):
             answer = service.client.get(path)
             assert answer.status_code == 503 and "retry-after" in answer.headers

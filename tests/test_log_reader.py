@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from log_figures import SAMPLE, Percentiles
 from log_filter import holds, json_pattern
 from log_reader import BLOCK, MAX_LINE
-from log_routes import COMMAND, END, ROOT
+from log_processes import COMMAND, END, ROOT
 
 DAY = "2026-11-24"
 TROUBLESOME = 'aAsSßẞſkKKfiﬁﬀﬃtŉİıïÄäжЖσςΣ你😀𐐀𐐨"\\/\n\t\x00\x1f\x7f\u2028 '

@@ -1,0 +1,99 @@
+"""The processes that read the log: so many at a time, and some ready for the next who asks.
+
+What a process writes is the answer's body. Whoever leaves it before its end ends the process.
+"""
+
+import sys
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import asynccontextmanager, suppress
+from pathlib import Path
+from typing import Any, Self
+
+import anyio
+from anyio.abc import Process
+from pydantic_core import to_json
+
+MAX_READERS = 8
+MAX_IDLE = 2
+END = b"\0"  # of what a process found that can do another job; no JSON holds it
+COMMAND = [sys.executable, "-c", "import log_reader; log_reader.main()"]
+ROOT = Path(__file__).parent
+
+
+class ReaderError(Exception):
+    """A reading process failed; what it printed says why."""
+
+
+class LogReaders:
+    """The processes that read the log, so many at a time; who comes later waits for a place.
+
+    One that found quickly is kept for the next, and one is started when a browser gets the page:
+    Python takes longer to start than a page to find.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._places = anyio.Semaphore(MAX_READERS)
+        self._warming = anyio.Lock()
+        self._idle: list[Process] = []
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *exc_info: object) -> None:
+        for process in self._idle:
+            await process.aclose()
+
+    async def warm(self) -> None:
+        """Have a process ready, for somebody who is about to read."""
+        async with self._warming:
+            if not self._kept():
+                with suppress(OSError):  # who reads then is told
+                    self._idle.append(await start_process())
+
+    async def read(self, job: dict[str, Any]) -> AsyncGenerator[bytes, None]:
+        """Yield what a process of its own finds; closed before its end, this ends the process.
+
+        Raises:
+            OSError: no process can be started.
+            ReaderError: the process failed.
+        """
+        asked = to_json({"folder": str(self._folder), **job}) + b"\n"
+        async with self._places:
+            while True:
+                async with self._process() as (process, is_new):
+                    assert process.stdin and process.stdout
+                    began = False
+                    with suppress(anyio.BrokenResourceError):  # it has died; its status says so
+                        await process.stdin.send(asked)
+                    async for data in process.stdout:
+                        if found := data.removesuffix(END):
+                            began = True
+                            yield found
+                        if data.endswith(END):
+                            self._idle.append(process)
+                            return
+                    if not await process.wait():
+                        return
+                    if began or is_new:  # else it was kept, and died meanwhile
+                        raise ReaderError
+
+    def _kept(self) -> list[Process]:
+        self._idle = [process for process in self._idle if process.returncode is None]
+        return self._idle
+
+    @asynccontextmanager
+    async def _process(self) -> AsyncIterator[tuple[Process, bool]]:
+        is_new = not self._kept()
+        process = await start_process() if is_new else self._idle.pop()
+        try:
+            yield process, is_new
+        finally:
+            if process not in self._idle[:MAX_IDLE]:
+                self._idle = self._idle[:MAX_IDLE]
+                await process.aclose()  # cancelled it kills, else the process sees its input end
+
+
+async def start_process() -> Process:
+    """Start a process that reads; raise OSError where that is impossible."""
+    return await anyio.open_process(COMMAND, stderr=None, cwd=ROOT)
