@@ -11,7 +11,6 @@ names, and any of them answers for all.
 import multiprocessing
 import os
 import re
-from contextlib import suppress
 from pathlib import Path
 
 import prometheus_client
@@ -28,8 +27,8 @@ MAX_MODELS = 50
 OTHER = "other"
 
 prometheus_client.disable_created_metrics()  # type: ignore[no-untyped-call]
-if folder := os.environ.get("PROMETHEUS_MULTIPROC_DIR"):
-    Path(folder).mkdir(parents=True, exist_ok=True)
+if SHARED_FOLDER := os.environ.get("PROMETHEUS_MULTIPROC_DIR"):
+    Path(SHARED_FOLDER).mkdir(parents=True, exist_ok=True)
 
 REQUESTS = Counter(
     "minivault_requests_total",
@@ -134,7 +133,7 @@ def exposition(accept: str) -> tuple[bytes, str]:
         NotSharedError: this is one of several workers, and they do not share what they count.
     """
     registry = REGISTRY
-    if folder:
+    if SHARED_FOLDER:
         registry = CollectorRegistry()
         MultiProcessCollector(registry)  # type: ignore[no-untyped-call]
     elif multiprocessing.parent_process():
@@ -151,18 +150,17 @@ def exposition(accept: str) -> tuple[bytes, str]:
 
 def forget_ended_workers(*, this_one: bool = False) -> None:
     """Take out what is under way in workers that are no more, and in this one where it ends."""
-    if not folder:
+    if not SHARED_FOLDER:
         return
-    pids = {int(pid) for path in Path(folder).glob("*.db") for pid in re.findall(r"\d+", path.stem)}
-    for pid in pids:
+    names = [path.stem for path in Path(SHARED_FOLDER).glob("*.db")]
+    for pid in {int(pid) for name in names for pid in re.findall(r"\d+", name)}:
         if not _runs(pid) or this_one and pid == os.getpid():
-            mark_process_dead(pid, folder)  # type: ignore[no-untyped-call]
+            mark_process_dead(pid, SHARED_FOLDER)  # type: ignore[no-untyped-call]
 
 
 def _runs(pid: int) -> bool:
-    with suppress(PermissionError):
-        try:
-            os.kill(pid, 0)
-        except ProcessLookupError:
-            return False
+    try:
+        os.kill(pid, 0)
+    except OSError as exc:
+        return isinstance(exc, PermissionError)  # it is somebody else's
     return True

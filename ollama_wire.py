@@ -185,10 +185,8 @@ class OllamaAnswer:
             if chunk.done:
                 self._deadline.renew(END_SECONDS)
                 # behind a length that is not reached no body can be finished
-                is_cut = (
-                    () if "content-length" in self.headers else (TimeoutError, httpx.TransportError)
-                )
-                with suppress(*is_cut):
+                has_length = "content-length" in self.headers
+                with suppress(*(() if has_length else (TimeoutError, httpx.TransportError))):
                     while data := await self._next():
                         yield Chunk(wire=data)
                 return

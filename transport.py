@@ -45,8 +45,6 @@ FAILURES: dict[type[Exception], type[httpx.TransportError]] = {
     aiohttp.ClientError: httpx.ReadError,
     UnicodeError: httpx.ConnectError,  # a host name that is none, as Python's IDNA codec says it
 }
-
-
 FAILED = tuple(FAILURES)
 
 
