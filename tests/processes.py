@@ -78,6 +78,23 @@ class Process:
         return self.popen.wait(DEADLINE)
 
 
+def children(pid: int) -> list[int]:
+    """Return the processes that a process has started."""
+    return list(map(int, Path(f"/proc/{pid}/task/{pid}/children").read_text().split()))
+
+
+def workers(pid: int) -> list[int]:
+    """Return uvicorn's workers among them; its resource tracker is none."""
+    return [child for child in children(pid) if b"spawn_main" in command_line(child)]
+
+
+def command_line(pid: int) -> bytes:
+    """Return a process's command line, nothing where it has ended meanwhile."""
+    with suppress(FileNotFoundError, ProcessLookupError):
+        return Path(f"/proc/{pid}/cmdline").read_bytes()
+    return b""
+
+
 @contextmanager
 def process(command: list[str], log_dir: Path, **environment: str) -> Iterator[Process]:
     """Run a service for the length of the block; whatever is left of it is killed."""

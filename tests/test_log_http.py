@@ -20,7 +20,7 @@ import log_processes
 from log_key import key_beside, log_key
 from settings import Settings
 from tests.conftest import DEADLINE, Serve, Service, eventually
-from tests.processes import GRACE, ROOT, UVICORN, process
+from tests.processes import GRACE, ROOT, UVICORN, children, command_line, process
 from tests.test_log_reader import DAY, entry, write
 
 KEY = "the-logs-own-key-long-enough"
@@ -49,13 +49,6 @@ def readers() -> list[int]:
         with suppress(FileNotFoundError, ProcessLookupError):  # a thread that has ended meanwhile
             pids += map(int, (task / "children").read_text().split())
     return [pid for pid in pids if b"log_reader" in command_line(pid)]
-
-
-def command_line(pid: int) -> bytes:
-    """Return a process's command line, nothing where it has ended meanwhile."""
-    with suppress(FileNotFoundError, ProcessLookupError):
-        return Path(f"/proc/{pid}/cmdline").read_bytes()
-    return b""
 
 
 def endless(folder: Path) -> None:
@@ -296,9 +289,7 @@ def test_a_stop_ends_searches(serve: Serve, tmp_path: Path) -> None:
             httpx.get(f"{service.url}/log/none", headers=headers, timeout=1)
         with ThreadPoolExecutor(1) as pool:
             pool.submit(httpx.get, f"{service.url}/log/none", headers=headers, timeout=DEADLINE)
-            children = Path(f"/proc/{service.popen.pid}/task/{service.popen.pid}/children")
-            eventually(children.read_text)
-            (reader,) = children.read_text().split()
+            (reader,) = eventually(lambda: children(service.popen.pid))
             assert service.stop(signal.SIGTERM) == 0
         eventually(lambda: not Path(f"/proc/{reader}").exists())
         assert "Traceback" not in service.output

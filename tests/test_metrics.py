@@ -18,7 +18,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from metrics import MAX_MODELS, OTHER
 from tests.conftest import DEADLINE, eventually, read_log
 from tests.ollama_stand_in import Conversation, OllamaStandIn, hang, like_ollama, refuse, then
-from tests.processes import UVICORN, Process, free_port, process
+from tests.processes import UVICORN, Process, free_port, process, workers
 from tests.test_alerts import METRICS, needs_promtool
 
 Series = dict[tuple[str, ...], float]
@@ -65,6 +65,15 @@ def ask(url: str, path: str = "/generate", **fields: Any) -> int:
     """Ask something and return the status."""
     body = {"prompt": "Why?", **fields} if path in ("/generate", "/stream") else {**CHAT, **fields}
     return CLIENT.post(url + path, json=body).status_code
+
+
+@contextmanager
+def one_under_way(url: str) -> Iterator[None]:
+    """Have a stream that has begun for the length of the block, and leave it."""
+    with CLIENT.stream("POST", f"{url}/stream", json={"prompt": "Why?"}) as answer:
+        pieces = answer.iter_bytes()  # httpx closes the connection with its iterator
+        next(pieces)
+        yield
 
 
 def test_an_answer_is_counted_as_its_entry_says(live: Process) -> None:
@@ -131,10 +140,7 @@ def test_what_failed_and_what_was_left_is_counted_as_such(
     ollama.answer = refuse(500, "no")
     assert ask(live.url) == 502
     ollama.answer = then("Blue", end=hang)
-    body = {"prompt": "Why?"}
-    with CLIENT.stream("POST", f"{live.url}/stream", json=body) as answer:
-        pieces = answer.iter_bytes()
-        next(pieces)
+    with one_under_way(live.url):
         assert scraped(live.url)["minivault_requests_in_flight",] == 1
     eventually(lambda: scraped(live.url)["minivault_requests_in_flight",] == 0)
     series = scraped(live.url)
@@ -203,25 +209,12 @@ def test_workers_answer_for_one_another_and_forget_one_that_died(
         key = ("minivault_requests_total", "/generate", "tinyllama:latest", "ok")
         assert {scraped(service.url)[key] for _ in range(12)} == {40}
         ollama.answer = then("Blue", end=hang)
-        body = {"prompt": "Why?"}
-        with CLIENT.stream("POST", f"{service.url}/stream", json=body) as answer:
-            pieces = answer.iter_bytes()
-            next(pieces)
+        with one_under_way(service.url):
             assert scraped(service.url)["minivault_requests_in_flight",] == 1
             for worker in workers(service.popen.pid):
                 os.kill(worker, signal.SIGKILL)
         eventually(lambda: in_flight_or_none(service.url) == 0)
         assert scraped(service.url)[key] == 40
-
-
-def workers(pid: int) -> list[int]:
-    """Return the processes of uvicorn's workers."""
-    children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
-    return [
-        int(child)
-        for child in children
-        if b"spawn_main" in Path(f"/proc/{child}/cmdline").read_bytes()
-    ]
 
 
 def in_flight_or_none(url: str) -> float | None:

@@ -1,4 +1,4 @@
-"""What the page's tests share: a browser, a service, its log, a page that is about to show it."""
+"""What tests in a browser share: the browser, a service and its log, a page about to show it."""
 
 import json
 from collections.abc import Iterator

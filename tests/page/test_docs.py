@@ -2,36 +2,18 @@
 
 import re
 from base64 import b64encode
-from collections.abc import Iterator
 from hashlib import sha256
 from pathlib import Path
 
-import pytest
-from playwright.sync_api import Browser, Page, Route, expect
+from playwright.sync_api import Page, Route, expect
 
-from tests.browser import CHROMIUM, chromium, innocent_page
-from tests.conftest import DEADLINE, Serve
+from tests.conftest import Serve
+from tests.page.conftest import needs_browser
 from tests.processes import GRACE, UVICORN, process
 
 KEY = "a-key-that-nobody-guesses"
 PREFIX = "/vault"
 FILES = ["swagger-ui-bundle.js", "swagger-ui.css", "favicon-32x32.png"]
-
-needs_browser = pytest.mark.skipif(not CHROMIUM, reason="needs Debian's package chromium")
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    """The browser; all tests here share it."""
-    with chromium() as browser:
-        yield browser
-
-
-@pytest.fixture
-def page(browser: Browser) -> Iterator[Page]:
-    """A page in a session of its own, which is to say nothing in the console."""
-    with innocent_page(browser, DEADLINE) as page:
-        yield page
 
 
 def try_generate(page: Page) -> None:
