@@ -68,3 +68,8 @@ def test_the_cpu_time_of_all_workers_counts(tmp_path: Path) -> None:
         alone = sum(cpu_seconds(pid) for pid in workers)
         assert set(workers) < set(family(service.popen.pid))
         assert cpu_seconds(service.popen.pid) > alone > 0
+
+
+def test_the_benchmark_of_reading_can_start() -> None:
+    command = [sys.executable, "benchmarks/log_reading.py", "--help"]
+    assert b"--gigabytes" in subprocess.run(command, cwd=ROOT, stdout=subprocess.PIPE).stdout
