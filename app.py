@@ -202,7 +202,7 @@ async def report_invalid(request: Request, exc: RequestValidationError) -> Respo
     if len(detail) > MAX_PROBLEMS:
         more = f"{len(detail) - MAX_PROBLEMS} further errors are left out"
         detail[MAX_PROBLEMS:] = [{"type": "too_many_errors", "loc": ["body"], "msg": more}]
-    if request.method == "POST" and "content-type" not in request.headers:
+    if isinstance(exc.body, bytes):  # it was not read as JSON
         hint = "send `Content-Type: application/json`"
         detail = [{"type": "content_type", "loc": ["header", "content-type"], "msg": hint}]
     # a misspelt field's name can be no Unicode either: the standard encoder escapes it

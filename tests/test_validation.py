@@ -101,12 +101,13 @@ def test_body_that_cannot_be_parsed_at_all_gets_400(
 @pytest.mark.parametrize(
     "content_type", [None, "text/plain", "application/x-www-form-urlencoded", "nonsense", "a/b;c"]
 )
-def test_body_without_a_json_content_type_gets_422(
+def test_body_without_a_json_content_type_is_told_which_to_send(
     service: Service, content_type: str | None
 ) -> None:
     headers = {"content-type": content_type} if content_type else {}
     response = service.client.post("/generate", content=b'{"prompt": "x"}', headers=headers)
     assert response.status_code == 422
+    assert "Content-Type: application/json" in response.text
 
 
 @pytest.mark.parametrize("chunked", [False, True])
@@ -155,7 +156,8 @@ def test_any_json_is_answered_or_refused_and_what_is_answered_is_logged(
     logged = service.entries[before:]
     assert len(logged) == (response.status_code == 200)
     for entry in logged:
-        assert {key: entry[key] for key in body} == body
+        asked = {key: value for key, value in body.items() if value is not None}
+        assert {key: entry[key] for key in asked} == asked
 
 
 @TAME
@@ -169,8 +171,3 @@ def test_many_errors_are_not_all_named(serve: Serve) -> None:
     answered = serve().client.post("/generate", json=body)
     assert answered.status_code == 422 and len(answered.content) < 5_000
     assert "59990 further errors" in answered.text
-
-
-def test_missing_content_type_says_what_to_send(serve: Serve) -> None:
-    answered = serve().client.post("/generate", content=b'{"prompt": "x"}')
-    assert answered.status_code == 422 and "Content-Type: application/json" in answered.text
