@@ -16,8 +16,8 @@ from hypothesis import strategies as st
 import logger
 from logger import JsonlLog, LogUnavailableError
 from tests.conftest import eventually
+from tests.entries import ENTRY, numbered
 from tests.faulty_system import Fault, FaultySystem, failing, short, torn_by_a_kill
-from tests.test_logger import ENTRY, numbered
 
 LINE = len(numbered(0).line())
 

@@ -15,8 +15,8 @@ import pytest
 
 from logger import JsonlLog, LogUnavailableError
 from tests.conftest import DEADLINE, Serve, eventually, read_log
+from tests.entries import ENTRY, numbered
 from tests.processes import GRACE, UVICORN, process
-from tests.test_logger import ENTRY, numbered
 
 PROMPT = {"prompt": "Why?"}
 

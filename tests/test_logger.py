@@ -5,26 +5,14 @@ import json
 import os
 import threading
 import time
-from dataclasses import fields, replace
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from log_entry import LogEntry, timestamp
 from logger import JsonlLog
 from tests.conftest import read_log
-
-NOW = timestamp(datetime.now(UTC))
-ABSENT: dict[str, Any] = dict.fromkeys(field.name for field in fields(LogEntry))
-GIVEN = {"id": "1", "started_at": NOW, "finished_at": NOW, "duration_ms": 1000.0, "status": "ok"}
-ENTRY = LogEntry(**{**ABSENT, **GIVEN, "prompt": "Why?", "response": "Because."})
-
-
-def numbered(number: int, **changes: Any) -> LogEntry:
-    """Return an entry of its own."""
-    return replace(ENTRY, id=str(number), **changes)
+from tests.entries import ENTRY, numbered
 
 
 class SlowDisk:

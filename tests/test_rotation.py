@@ -19,7 +19,7 @@ WRITER = """
 import asyncio, sys
 from pathlib import Path
 from logger import JsonlLog
-from tests.test_logger import numbered
+from tests.entries import numbered
 
 async def main(me, directory, fsync, count):
     async with JsonlLog(Path(directory), fsync=fsync == "True") as log:
