@@ -11,7 +11,6 @@ from typing import Any
 from fastapi import APIRouter, Request, Response
 from fastapi.responses import PlainTextResponse
 from fastapi.staticfiles import StaticFiles
-from starlette.background import BackgroundTask
 
 HEADERS = {
     "Content-Security-Policy": (
@@ -43,7 +42,5 @@ front = APIRouter()
 async def index(request: Request) -> Response:
     """Answer the page to a browser, and to everybody else what Ollama says there."""
     if "text/html" in request.headers.get("accept", ""):
-        page = await page_files.get_response("index.html", request.scope)
-        page.background = BackgroundTask(request.state.log_readers.warm)
-        return page
+        return await page_files.get_response("index.html", request.scope)
     return PlainTextResponse("Ollama is running", headers={"Vary": "Accept"})

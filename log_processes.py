@@ -3,6 +3,7 @@
 What a process writes is the answer's body. Whoever leaves it before its end ends the process.
 """
 
+import asyncio
 import sys
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import asynccontextmanager, suppress
@@ -15,6 +16,7 @@ from pydantic_core import to_json
 
 MAX_READERS = 8
 MAX_IDLE = 2
+WARM_AFTER = 1.0  # seconds: the service's own start goes first
 END = b"\0"  # of what a process found that can do another job; no JSON holds it
 COMMAND = [sys.executable, "-c", "import log_reader; log_reader.main()"]
 ROOT = Path(__file__).parent
@@ -27,29 +29,35 @@ class ReaderError(Exception):
 class LogReaders:
     """The processes that read the log, so many at a time; who comes later waits for a place.
 
-    One that found quickly is kept for the next, and one is started when a browser gets the page:
-    Python takes longer to start than a page to find.
+    One that found quickly is kept for the next, and the first is started with the service: Python
+    takes longer to start than a page to find.
     """
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         self._places = anyio.Semaphore(MAX_READERS)
-        self._warming = anyio.Lock()
         self._idle: list[Process] = []
 
     async def __aenter__(self) -> Self:
+        self._leaving = asyncio.Event()
+        self._warming = asyncio.create_task(self._warm())
         return self
 
     async def __aexit__(self, *exc_info: object) -> None:
+        self._leaving.set()
+        await self._warming
         for process in self._idle:
             await process.aclose()
 
-    async def warm(self) -> None:
-        """Have a process ready, for somebody who is about to read."""
-        async with self._warming:
-            if not self._kept():
-                with suppress(OSError):  # who reads then is told
-                    self._idle.append(await start_process())
+    async def _warm(self) -> None:
+        """Have a process ready for whoever reads first; it is never left half started."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(WARM_AFTER):
+                await self._leaving.wait()
+                return
+        if not self._kept():
+            with suppress(OSError):  # who reads then is told
+                self._idle.append(await start_process())
 
     async def read(self, job: dict[str, Any]) -> AsyncGenerator[bytes, None]:
         """Yield what a process of its own finds; closed before its end, this ends the process.

@@ -20,12 +20,12 @@ from tests.test_log_reader import DAY, entry, write
 
 KEY = "the-logs-own-key-long-enough"
 JSON_LINES = {"Accept": "application/x-ndjson"}
-BROWSER = {"Accept": "text/html"}
 
 
 @pytest.fixture
-def service(serve: Serve) -> Service:
-    """A service whose client has the log's key."""
+def service(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> Service:
+    """A service whose client has the log's key; it starts no process before one is wanted."""
+    monkeypatch.setattr(log_processes, "WARM_AFTER", 10 * DEADLINE)
     service = serve(log_key=KEY)
     service.client.headers["Authorization"] = f"Bearer {KEY}"
     return service
@@ -44,6 +44,16 @@ def readers() -> list[int]:
         with suppress(FileNotFoundError, ProcessLookupError):  # a thread that has ended meanwhile
             pids += map(int, (task / "children").read_text().split())
     return [pid for pid in pids if b"log_reader" in command_line(pid)]
+
+
+def searching(pid: int) -> list[int]:
+    """Return those of the process's children that have a file of the log open."""
+    found = []
+    for child in children(pid):
+        with suppress(FileNotFoundError):  # closed meanwhile
+            files = [os.readlink(fd) for fd in Path(f"/proc/{child}/fd").iterdir()]
+            found += [child for name in files if name.endswith(".jsonl")]
+    return found
 
 
 def endless(folder: Path) -> None:
@@ -170,13 +180,13 @@ def test_kept_processes_that_died_are_replaced_and_nobody_is_told(service: Servi
     assert ids(service.client.get("/log")) == ["a"]
 
 
-def test_a_browser_that_gets_the_page_finds_a_process_ready(service: Service) -> None:
-    service.client.get("/")
-    assert not readers()
-    with ThreadPoolExecutor(20) as pool:
-        list(pool.map(lambda _: service.client.get("/", headers=BROWSER), range(20)))
+def test_who_reads_first_finds_a_process_ready(
+    serve: Serve, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(log_processes, "WARM_AFTER", 0)
+    client = serve(log_key=KEY).client
     (ready,) = eventually(readers)
-    assert ids(service.client.get("/log")) == []
+    assert client.get("/log", headers={"Authorization": f"Bearer {KEY}"}).status_code == 200
     assert readers() == [ready]
 
 
@@ -213,7 +223,7 @@ def test_a_stop_ends_searches(serve: Serve, tmp_path: Path) -> None:
             httpx.get(f"{service.url}/log/none", headers=headers, timeout=1)
         with ThreadPoolExecutor(1) as pool:
             pool.submit(httpx.get, f"{service.url}/log/none", headers=headers, timeout=DEADLINE)
-            (reader,) = eventually(lambda: children(service.popen.pid))
+            (reader,) = eventually(lambda: searching(service.popen.pid))
             assert service.stop(signal.SIGTERM) == 0
         eventually(lambda: not Path(f"/proc/{reader}").exists())
         assert "Traceback" not in service.output
