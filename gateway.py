@@ -220,10 +220,18 @@ def read_request(body: bytes, encoding: str, limit: int, protocol: Protocol) -> 
     return replace(asked, request=content)
 
 
+async def whole_body(request: Request) -> bytes:
+    """Return a request's body; a large one is put together in a thread, out of everybody's way."""
+    pieces = [piece async for piece in request.stream()]
+    if sum(map(len, pieces)) < LARGE_BYTES:
+        return b"".join(pieces)
+    return await asyncio.to_thread(b"".join, pieces)
+
+
 async def open_passage(request: Request) -> AsyncIterator[PassedAnswer]:
     """Pass a request on and record it; after the response end what is left of it."""
     protocol = PROTOCOLS[request.scope["route"].path]
-    body = await request.body()
+    body = await whole_body(request)
     passage = Passage(request, body, protocol)
     encoding = request.headers.get("content-encoding", "").strip().lower()
     reading = (body, encoding, request.app.state.settings.max_body_bytes, protocol)
@@ -244,7 +252,7 @@ async def pass_on(request: Request) -> Response:
     """Ollama's own, passed on unchanged."""
     if {".", ".."} & {*request.url.path.split("/")}:
         return await refuse_to_pass(request)  # on the way it would become another path
-    passage = Passage(request, await request.body(), None)
+    passage = Passage(request, await whole_body(request), None)
     return PassedAnswer(request, passage, Recording(None, passage.chunks()))
 
 

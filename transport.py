@@ -29,7 +29,7 @@ IDLE_SECONDS = 15
 UNACKNOWLEDGED_SECONDS = 15
 """How long the peer's system may acknowledge nothing of what was sent before it counts as gone."""
 
-PIECE_BYTES = 2**16
+PIECE_BYTES = 2**18
 
 CONTROL = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")
 """What no header's value may hold (RFC 9110 §5.5)."""
