@@ -15,6 +15,7 @@ import httpx
 import pytest
 import uvicorn
 
+import log_processes
 from app import create_app
 from connection import Connection
 from settings import Settings
@@ -26,6 +27,8 @@ DEADLINE = 60  # seconds; generous, for a slow machine: only a failing test wait
 SETTINGS_OF_THE_MACHINE = re.compile(
     r"MINIVAULT_.*|OLLAMA_HOST|.*_PROXY|SSL_CERT_(FILE|DIR)", re.IGNORECASE
 )
+
+log_processes.WARM_AFTER = 10 * DEADLINE  # where a test wants no process, none comes by itself
 
 
 def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:

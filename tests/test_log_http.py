@@ -23,9 +23,8 @@ JSON_LINES = {"Accept": "application/x-ndjson"}
 
 
 @pytest.fixture
-def service(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> Service:
-    """A service whose client has the log's key; it starts no process before one is wanted."""
-    monkeypatch.setattr(log_processes, "WARM_AFTER", 10 * DEADLINE)
+def service(serve: Serve) -> Service:
+    """A service whose client has the log's key."""
     service = serve(log_key=KEY)
     service.client.headers["Authorization"] = f"Bearer {KEY}"
     return service
