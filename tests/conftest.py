@@ -14,6 +14,7 @@ from typing import Any
 import httpx
 import pytest
 import uvicorn
+from hypothesis import HealthCheck, settings
 
 import log_processes
 from app import create_app
@@ -28,6 +29,12 @@ SETTINGS_OF_THE_MACHINE = re.compile(
     r"MINIVAULT_.*|OLLAMA_HOST|.*_PROXY|SSL_CERT_(FILE|DIR)", re.IGNORECASE
 )
 
+settings.register_profile(
+    "a service for all examples, on any machine",
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+)
+settings.load_profile("a service for all examples, on any machine")
 log_processes.WARM_AFTER = 10 * DEADLINE  # where a test wants no process, none comes by itself
 
 

@@ -8,7 +8,7 @@ from functools import partial
 from pathlib import Path
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import app
@@ -181,9 +181,7 @@ NUMBER = st.integers(0, len(REAL) - 1)
 PIECES = st.lists(st.binary(min_size=1, max_size=300) | NUMBER, max_size=8)
 
 
-@settings(
-    max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
+@settings(max_examples=100)
 @given(
     path=st.sampled_from(PATHS),
     pieces=PIECES,

@@ -91,7 +91,7 @@ def test_whichever_write_fails_every_entry_is_there_once(tmp_path: Path, fault: 
         st.none() | st.sampled_from(FAULTS) | st.integers(0, 4 * LINE).map(short), max_size=12
     )
 )
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 def test_in_whatever_order_writes_fail_every_entry_is_there_once(
     tmp_path_factory: pytest.TempPathFactory, faults: list[Fault | None]
 ) -> None:

@@ -4,7 +4,7 @@ import json
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.conftest import Serve, Service
@@ -140,12 +140,10 @@ JSON_VALUES = st.recursive(
     max_leaves=8,
 )
 NAMES = st.sampled_from(["prompt", "model", "system", "options", "format", "think", "other"])
-TAME = settings(
-    max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
+MANY = settings(max_examples=150)
 
 
-@TAME
+@MANY
 @given(body=st.dictionaries(NAMES, JSON_VALUES) | JSON_VALUES)
 def test_any_json_is_answered_or_refused_and_what_is_answered_is_logged(
     service: Service, body: Any
@@ -160,7 +158,7 @@ def test_any_json_is_answered_or_refused_and_what_is_answered_is_logged(
         assert {key: entry[key] for key in asked} == asked
 
 
-@TAME
+@MANY
 @given(body=st.binary())
 def test_any_bytes_are_refused(service: Service, body: bytes) -> None:
     assert service.client.post("/stream", content=body, headers=JSON).status_code in (400, 422)

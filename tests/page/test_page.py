@@ -182,7 +182,8 @@ def test_a_log_of_a_hundred_thousand_entries_and_ten_megabytes_a_line_is_usable(
     eventually(lambda: text.evaluate("node => node.textContent.length") == 1_020_000)
     page.get_by_role("button", name="Close").click()
     page.get_by_role("link", name="Figures").click()
-    expect(page.get_by_role("status")).to_have_text("100,002 entries")
+    # read at the lowest priority, so that a busy machine lets it wait
+    expect(page.get_by_role("status")).to_have_text("100,002 entries", timeout=10_000 * DEADLINE)
 
 
 # Everybody
