@@ -103,5 +103,8 @@ class LogReaders:
 
 
 async def start_process() -> Process:
-    """Start a process that reads; raise OSError where that is impossible."""
-    return await anyio.open_process(COMMAND, stderr=None, cwd=ROOT)
+    """Start a process that reads; raise OSError where that is impossible.
+
+    In a session of its own: a terminal's Ctrl-C is meant for the service, which ends it.
+    """
+    return await anyio.open_process(COMMAND, stderr=None, cwd=ROOT, start_new_session=True)

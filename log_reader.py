@@ -15,7 +15,6 @@ import math
 import os
 import re
 import select
-import signal
 import stat
 import sys
 from collections.abc import Callable, Iterable, Iterator
@@ -258,7 +257,6 @@ def main() -> None:
 
     After that one the process has a low priority, which cannot be taken back.
     """
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is meant for the service
     out = sys.stdout.buffer
     try:
         while line := sys.stdin.buffer.readline():

@@ -228,6 +228,13 @@ def test_a_stop_ends_searches(serve: Serve, tmp_path: Path) -> None:
         assert "Traceback" not in service.output
 
 
+def test_ctrl_c_is_not_for_the_processes_that_read(tmp_path: Path) -> None:
+    with process([*UVICORN, *GRACE], tmp_path / "logs") as service:
+        (reader,) = eventually(lambda: children(service.popen.pid))
+        assert os.getpgid(reader) != os.getpgid(service.popen.pid)  # a terminal's one signal
+        assert service.stop(signal.SIGINT) == 0
+
+
 def test_more_searches_than_processes_wait_for_their_turn(service: Service) -> None:
     endless(service.log_dir)
     write(service.log_dir, entry("b"), day="2026-11-25")
