@@ -1,7 +1,10 @@
-"""Entries to write. Little is imported for them: the tests have processes that only write."""
+"""Entries to write, and which can be read. Little is imported: some processes only write."""
 
+import json
+from collections import Counter
 from dataclasses import fields, replace
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 from log_entry import LogEntry, timestamp
@@ -15,3 +18,15 @@ ENTRY = LogEntry(**{**ABSENT, **GIVEN, "prompt": "Why?", "response": "Because."}
 def numbered(number: int, **changes: Any) -> LogEntry:
     """Return an entry of its own."""
     return replace(ENTRY, id=str(number), **changes)
+
+
+def readable(directory: Path) -> Counter[str]:
+    """Return how often each id can be read; lines that do not parse have to be torn ones."""
+    found: Counter[str] = Counter()
+    for path in directory.glob("*.jsonl"):
+        for line in path.read_bytes().split(b"\n"):
+            try:
+                found[json.loads(line)["id"]] += 1
+            except ValueError:
+                assert not line.endswith(b"}"), f"a whole line does not parse: {line!r}"
+    return found

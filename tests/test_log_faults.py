@@ -4,8 +4,6 @@ import asyncio
 import errno
 import json
 import os
-from collections import Counter
-from collections.abc import Callable
 from itertools import chain, repeat
 from pathlib import Path
 
@@ -16,7 +14,7 @@ from hypothesis import strategies as st
 import logger
 from logger import JsonlLog, LogUnavailableError
 from tests.conftest import eventually
-from tests.entries import ENTRY, numbered
+from tests.entries import numbered, readable
 from tests.faulty_system import Fault, FaultySystem, failing, short, torn_by_a_kill
 
 LINE = len(numbered(0).line())
@@ -25,18 +23,6 @@ LINE = len(numbered(0).line())
 @pytest.fixture(autouse=True)
 def quick_retries(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(logger, "RETRY_SECONDS", 0.01)
-
-
-def readable(directory: Path) -> Counter[str]:
-    """Return how often each id can be read; lines that do not parse have to be torn ones."""
-    found: Counter[str] = Counter()
-    for path in directory.glob("*.jsonl"):
-        for line in path.read_bytes().split(b"\n"):
-            try:
-                found[json.loads(line)["id"]] += 1
-            except ValueError:
-                assert not line.endswith(b"}"), f"a whole line does not parse: {line!r}"
-    return found
 
 
 async def append_all(log: JsonlLog, rounds: int, together: int, first: int = 0) -> set[str]:
@@ -150,21 +136,6 @@ def test_power_cut_loses_no_acknowledged_entry_with_fsync(tmp_path: Path) -> Non
         acknowledged = asyncio.run(main())
         found = readable(directory)
         assert acknowledged and acknowledged <= found.keys()
-
-
-def test_parent_folder_that_cannot_be_read_is_no_fault_of_the_log(tmp_path: Path) -> None:
-    class Private(FaultySystem):
-        def open(self, path: Path, *arguments: int) -> int:
-            if path == tmp_path:
-                raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
-            return os.open(path, *arguments)
-
-    async def main() -> None:
-        async with JsonlLog(tmp_path / "logs", fsync=True, system=Private()) as log:
-            await log.append(numbered(1))
-
-    asyncio.run(main())
-    assert readable(tmp_path / "logs") == {"1": 1}
 
 
 def test_entry_that_no_sync_covered_is_not_acknowledged_and_not_written_twice(
@@ -293,49 +264,6 @@ def test_start_on_a_large_file_does_not_read_it(tmp_path: Path) -> None:
         assert len(file.readlines()) == 3
 
 
-def test_file_that_is_moved_or_deleted_or_whose_folder_is_replaced_is_made_anew(
-    tmp_path: Path,
-) -> None:
-    directory = tmp_path / "logs"
-    path = directory / f"{ENTRY.finished_at[:10]}.jsonl"
-
-    async def main() -> None:
-        async with JsonlLog(directory) as log:
-            await log.append(numbered(1))
-            path.rename(directory / "rotated.jsonl")
-            await log.append(numbered(2))
-            assert readable(directory) == {"1": 1, "2": 1}
-            path.unlink()
-            await log.append(numbered(3))
-            assert json.loads(path.read_text())["id"] == "3"
-            directory.rename(tmp_path / "old")
-            await log.append(numbered(4))
-            assert json.loads(path.read_text())["id"] == "4"
-            directory.rename(tmp_path / "older")
-            directory.mkdir()
-            await log.append(numbered(5))
-            assert json.loads(path.read_text())["id"] == "5"
-
-    asyncio.run(main())
-
-
-def test_folder_that_cannot_be_made_anew_fails_until_it_can(tmp_path: Path) -> None:
-    directory = tmp_path / "logs"
-
-    async def main() -> None:
-        async with JsonlLog(directory) as log:
-            directory.rename(tmp_path / "old")
-            directory.write_text("in the way")
-            with pytest.raises(LogUnavailableError, match="Not a directory"):
-                await log.append(numbered(1))
-            directory.unlink()
-            await asyncio.to_thread(eventually, lambda: not log.failure)
-            log.check()
-
-    asyncio.run(main())
-    assert readable(directory) == {"1": 1}
-
-
 def test_memory_is_bounded_by_the_callers_that_wait(tmp_path: Path) -> None:
     """A caller goes on only when its entry is away, so no more are kept than there are callers."""
     system = FaultySystem()
@@ -415,32 +343,3 @@ def test_deleting_the_file_of_a_full_disk_helps(tmp_path: Path) -> None:
 
     asyncio.run(main())
     assert readable(tmp_path) == {"2": 1, "3": 1}
-
-
-def test_every_folder_that_was_made_has_its_name_on_the_disk(tmp_path: Path) -> None:
-    synced: set[str] = set()
-
-    class Watching(FaultySystem):
-        def fsync(self, fd: int) -> None:
-            synced.add(os.readlink(f"/proc/self/fd/{fd}"))
-
-    async def main() -> None:
-        async with JsonlLog(tmp_path / "a" / "b" / "logs", fsync=True, system=Watching()) as log:
-            await log.append(numbered(1))
-
-    asyncio.run(main())
-    made = [tmp_path, tmp_path / "a", tmp_path / "a" / "b", tmp_path / "a" / "b" / "logs"]
-    assert {str(folder) for folder in made} <= synced
-
-
-@pytest.mark.parametrize("make", [os.mkfifo, os.mkdir, lambda path: os.symlink("/dev/null", path)])
-def test_day_s_file_that_is_no_file_is_an_error(
-    tmp_path: Path, make: Callable[[Path], object]
-) -> None:
-    async def main() -> None:
-        make(tmp_path / f"{ENTRY.day}.jsonl")
-        async with JsonlLog(tmp_path) as log:
-            with pytest.raises(LogUnavailableError, match="regular file|Is a directory"):
-                await log.append(numbered(1))
-
-    asyncio.run(main())
