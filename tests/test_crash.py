@@ -10,14 +10,13 @@ import signal
 import subprocess
 import threading
 import time
-from collections import Counter
-from collections.abc import Iterator
 from pathlib import Path
 
 import httpx
 import pytest
 
 from tests.conftest import DEADLINE, eventually
+from tests.entries import readable
 from tests.processes import BIN, UVICORN, Process, process, workers
 
 RECORDING = [str(BIN / "uvicorn"), "tests.recording_app:app", "--no-access-log"]
@@ -73,16 +72,6 @@ class Load:
                 self.whole.append(response.headers["x-request-id"])
 
 
-def ids(log_dir: Path) -> Iterator[str]:
-    """Yield the ids of all entries that can be read."""
-    for path in log_dir.glob("*.jsonl"):
-        for line in path.read_bytes().splitlines():
-            try:
-                yield json.loads(line)["id"]
-            except ValueError:
-                assert not line.endswith(b"}"), "a whole line does not parse"
-
-
 def cut_power(log_dir: Path, notes: Path) -> None:
     """Throw away what no sync covered."""
     lines = notes.read_text().splitlines() if notes.exists() else []
@@ -131,7 +120,7 @@ def check_kills(command: list[str], log_dir: Path, times: int) -> tuple[int, int
         last = httpx.post(f"{service.url}/generate", json={"prompt": "last"}, timeout=DEADLINE)
         whole.append(last.headers["x-request-id"])
         service.stop(signal.SIGTERM)
-    found = Counter(ids(log_dir))
+    found = readable(log_dir)
     assert set(whole) <= found.keys(), "an answer that a client received is not in the log"
     assert set(found.values()) == {1}
     lines = sum(path.read_bytes().count(b"\n") for path in log_dir.glob("*.jsonl"))
