@@ -55,9 +55,9 @@ class LogReaders:
             async with asyncio.timeout(WARM_AFTER):
                 await self._leaving.wait()
                 return
-        if not self._kept():
-            with suppress(OSError):  # who reads then is told
-                self._idle.append(await start_process())
+        with suppress(OSError):  # who reads then is told
+            async with self._process() as (process, _):
+                self._idle.append(process)
 
     async def read(self, job: dict[str, Any]) -> AsyncGenerator[bytes, None]:
         """Yield what a process of its own finds; closed before its end, this ends the process.

@@ -1,5 +1,6 @@
 """The log over HTTP: what may be asked, and what becomes of the processes that read it."""
 
+import asyncio
 import json
 import os
 import re
@@ -187,6 +188,27 @@ def test_who_reads_first_finds_a_process_ready(
     (ready,) = eventually(readers)
     assert client.get("/log", headers={"Authorization": f"Bearer {KEY}"}).status_code == 200
     assert readers() == [ready]
+
+
+def test_a_process_that_is_started_while_others_read_is_ended_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(log_processes, "WARM_AFTER", 0)
+    job = {"kind": "page", "limit": 1, "filter": {}}
+
+    async def read(log: log_processes.LogReaders) -> bytes:
+        return b"".join([found async for found in log.read(job)])
+
+    async def main() -> list[bytes]:
+        async with log_processes.LogReaders(tmp_path) as log:
+            reads = []
+            for _ in range(8):
+                reads.append(asyncio.create_task(read(log)))
+                await asyncio.sleep(0.002)
+            return await asyncio.gather(*reads)
+
+    assert set(asyncio.run(main())) == {b'{"entries":[],"next":null}'}
+    assert not readers()
 
 
 def test_few_processes_are_kept(service: Service) -> None:
