@@ -138,7 +138,7 @@ export function hide() {
 older.addEventListener("click", () => attempt(more));
 newest.addEventListener("click", load);
 $("[name=download]", view).addEventListener("click", () => attempt(save));
-const end = new IntersectionObserver(([{ isIntersecting }]) => {
-  if (isIntersecting && body.rows.length < ROWS) attempt(more);
+const end = new IntersectionObserver((changes) => { // a busy browser tells of several at once
+  if (changes.at(-1).isIntersecting && body.rows.length < ROWS) attempt(more);
 }, { root: scroller, rootMargin: "500px" });
 document.addEventListener("visibilitychange", () => { if (!view.hidden) poll(); });

@@ -133,6 +133,32 @@ def test_scrolling_back_loads_more_and_the_rows_stay_bounded(opened: Opened) -> 
     assert opened.rows.count() <= 1000
 
 
+def test_a_browser_that_tells_late_of_two_scrolls_loads_what_the_last_one_wants(
+    opened: Opened,
+) -> None:
+    opened.page.add_init_script("""
+        const { IntersectionObserver } = window;
+        window.IntersectionObserver = class extends IntersectionObserver {
+            constructor(told, options) {
+                const changes = [];
+                super((records) => {
+                    changes.push(...records);
+                    if (changes.length > 1) told(changes.splice(0));
+                }, options);
+            }
+        };
+    """)
+    opened.write(*(entry(number) for number in range(100)))
+    opened.show()
+    expect(opened.rows).to_have_count(50)
+    opened.page.evaluate("""async () => {
+        const frame = () => new Promise(requestAnimationFrame);
+        await frame().then(frame); // the first change is that the end is not in sight
+        document.querySelector("#log .scroller").scrollTo(0, 1e6);
+    }""")
+    expect(opened.rows).to_have_count(100)
+
+
 def test_an_entry_opens_whole_with_its_conversation(opened: Opened) -> None:
     call = {"function": {"name": "weather", "arguments": {"city": "Lisbon"}}}
     request = {
