@@ -13,7 +13,7 @@ import pytest
 
 from tests.conftest import DEADLINE
 
-ROTATIONS = 50
+ROTATIONS = 200
 
 WRITER = """
 import asyncio, sys
