@@ -145,6 +145,13 @@ def vault(serve: Serve, ollama: OllamaStandIn) -> Service:
     return serve(llm_service="ollama", ollama_base_url=ollama.url)
 
 
+def begin_anew(ollama: OllamaStandIn, log_dir: Path | None) -> None:
+    """Have what tests share as if nothing had been asked yet."""
+    for path in log_dir.glob("*.jsonl") if log_dir else ():
+        path.unlink()
+    ollama.reset()
+
+
 @dataclass(frozen=True)
 class Way:
     """Where a client is pointed at; `service` is None where that is Ollama itself."""
@@ -154,10 +161,8 @@ class Way:
     service: Service | None = None
 
     def reset(self) -> None:
-        """Begin anew: an empty log, and a stand-in that was asked nothing and answers all."""
-        for path in self.service.log_dir.glob("*.jsonl") if self.service else ():
-            path.unlink()
-        self.ollama.reset()
+        """Begin anew, in front of a stand-in that answers all."""
+        begin_anew(self.ollama, self.service.log_dir if self.service else None)
         self.ollama.answer = like_ollama
 
 

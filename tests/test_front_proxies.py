@@ -17,7 +17,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from tests.conftest import DEADLINE, eventually, read_log
+from tests.conftest import DEADLINE, begin_anew, eventually, read_log
 from tests.ollama_stand_in import OllamaStandIn, then
 from tests.processes import ROOT, UVICORN, Process, free_port, process
 from tests.test_raw_http import Pause
@@ -123,15 +123,38 @@ def listens(port: int) -> bool:
         return probe.connect_ex(("127.0.0.1", port)) == 0
 
 
+@pytest.fixture(scope="module")
+def shared_ollama() -> Iterator[OllamaStandIn]:
+    """The stand-in that all tests share."""
+    with OllamaStandIn() as stand_in:
+        yield stand_in
+
+
 @pytest.fixture
+def ollama(shared_ollama: OllamaStandIn, front: Front) -> OllamaStandIn:
+    """The stand-in behind the service."""
+    return shared_ollama
+
+
+@pytest.fixture(scope="module")
 def service_limit() -> int:
     """The service's own limit of a body."""
     return BODY_LIMIT
 
 
-@pytest.fixture(params=[nginx, caddy], ids=lambda proxy: proxy.__name__)
-def front(
-    request: pytest.FixtureRequest, ollama: OllamaStandIn, tmp_path: Path, service_limit: int
+@pytest.fixture
+def front(shared_front: Front, shared_ollama: OllamaStandIn) -> Front:
+    """A proxy whose service was asked nothing yet."""
+    begin_anew(shared_ollama, shared_front.vault.log_dir)
+    return shared_front
+
+
+@pytest.fixture(scope="module", params=[nginx, caddy], ids=lambda proxy: proxy.__name__)
+def shared_front(
+    request: pytest.FixtureRequest,
+    shared_ollama: OllamaStandIn,
+    tmp_path_factory: pytest.TempPathFactory,
+    service_limit: int,
 ) -> Iterator[Front]:
     """Each of the proxies in front of a service in front of the stand-in."""
     for program in (request.param.__name__, "openssl"):
@@ -139,15 +162,16 @@ def front(
             pytest.skip(f"{program} is not installed")
     environment = {
         "MINIVAULT_LLM_SERVICE": "ollama",
-        "MINIVAULT_OLLAMA_BASE_URL": ollama.url,
+        "MINIVAULT_OLLAMA_BASE_URL": shared_ollama.url,
         "MINIVAULT_ALLOWED_HOSTS": NAME,
         "MINIVAULT_MAX_BODY_BYTES": str(service_limit),
     }
     port = free_port()
-    pem = certificate(tmp_path)
-    with process(UVICORN, tmp_path / "logs", **environment) as vault:
-        command = request.param(tmp_path, port, vault.url.removeprefix("http://"))
-        with running(command, tmp_path, port):
+    folder = tmp_path_factory.mktemp("front")
+    pem = certificate(folder)
+    with process(UVICORN, folder / "logs", **environment) as vault:
+        command = request.param(folder, port, vault.url.removeprefix("http://"))
+        with running(command, folder, port):
             yield Front(port, pem, vault, is_caddy=request.param is caddy)
 
 
@@ -187,7 +211,9 @@ def test_client_that_does_not_get_on_with_its_request_is_dropped(front: Front, r
     assert read_log(front.vault.log_dir) == []
 
 
-@pytest.mark.parametrize("service_limit", [BODY_LIMIT, 2 * BODY_LIMIT], ids=["same", "larger"])
+@pytest.mark.parametrize(
+    "service_limit", [BODY_LIMIT, 2 * BODY_LIMIT], ids=["same", "larger"], scope="module"
+)
 def test_body_over_the_limit_is_refused_before_ollama_sees_it(
     front: Front, ollama: OllamaStandIn, service_limit: int
 ) -> None:

@@ -2,11 +2,10 @@
 
 import json
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
-from tests.conftest import read_log
+from tests.conftest import begin_anew, read_log
 from tests.ollama_stand_in import Conversation, OllamaStandIn, like_ollama
 from tests.processes import UVICORN, Process, process
 from tests.ways import PATHS, Answer, ask, http, post, send
@@ -17,14 +16,32 @@ DOCUMENT = SIZED % (len(TEXT), TEXT)
 STREAM = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n\r\ndata: %s\n\ndata: %s\n\n"
 
 
+@pytest.fixture(scope="module")
+def shared(
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Iterator[tuple[Process, OllamaStandIn]]:
+    """A service in a process of its own in front of a stand-in; all tests share them."""
+    with OllamaStandIn() as ollama:
+        environment = {"MINIVAULT_LLM_SERVICE": "ollama", "MINIVAULT_OLLAMA_BASE_URL": ollama.url}
+        folder = tmp_path_factory.mktemp("hostile")
+        with process(UVICORN, folder / "logs", **environment) as service:
+            yield service, ollama
+
+
 @pytest.fixture
-def live(ollama: OllamaStandIn, tmp_path: Path) -> Iterator[Process]:
-    """A service in a process of its own, whose output shows what it says of a fault."""
+def ollama(shared: tuple[Process, OllamaStandIn]) -> OllamaStandIn:
+    """The stand-in behind the service."""
+    return shared[1]
+
+
+@pytest.fixture
+def live(shared: tuple[Process, OllamaStandIn]) -> Iterator[Process]:
+    """The service, whose output shows what it says of a fault."""
+    service, ollama = shared
+    begin_anew(ollama, service.log_dir)
     ollama.answer = like_ollama
-    environment = {"MINIVAULT_LLM_SERVICE": "ollama", "MINIVAULT_OLLAMA_BASE_URL": ollama.url}
-    with process(UVICORN, tmp_path / "logs", **environment) as service:
-        yield service
-        assert "Traceback" not in service.output, service.output
+    yield service
+    assert "Traceback" not in service.output, service.output
 
 
 def answers(live: Process, ollama: OllamaStandIn, path: str, data: bytes) -> Answer:
