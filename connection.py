@@ -1,4 +1,4 @@
-"""A client's connection: uvicorn's on h11, less three of its oddities.
+"""A client's connection: uvicorn's on h11, less four of its oddities.
 
 h11 keeps heads bounded and hands bodies on whatever `Upgrade` asks for, and is Python: no byte of
 a request can do more than raise. `uvicorn --http connection:Connection` puts it to use.
@@ -8,16 +8,22 @@ a request can do more than raise. `uvicorn --http connection:Connection` puts it
 2. Junk after a request with `Connection: close` ends the answer to it. Here the answer goes on.
 3. Junk in the rest of a body whose answer is out has uvicorn begin a second answer, which is an
    exception in h11. Here the connection ends.
+4. In HTTP/1.0 the end of the connection is the end of the answer, and half an answer looks whole.
+   Here a half one ends with a reset: what has arrived can be read, and then an error.
 
 And the app finds the connection's transport in a request's state.
 """
 
 import asyncio
+import socket
+import struct
+from contextlib import suppress
 
 import h11
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 MAX_AHEAD = 65536  # bytes beyond the request that is being answered
+RESET_AT_CLOSE = struct.pack("ii", True, 0)  # `struct linger`: wait for nothing
 
 
 class Connection(H11Protocol):
@@ -26,6 +32,15 @@ class Connection(H11Protocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
         self.app_state = {**self.app_state, "transport": transport}
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        # its socket is closed after this
+        is_half = self.cycle and not self.cycle.response_complete
+        if is_half and self.conn.their_http_version == b"1.0":
+            with suppress(OSError):  # a Unix socket's close is no reset
+                connection = self.transport.get_extra_info("socket")
+                connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET_AT_CLOSE)
+        super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
         super().data_received(data)

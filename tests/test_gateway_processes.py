@@ -2,11 +2,14 @@
 
 import json
 import signal
+import socket
 import threading
 from pathlib import Path
 
+import pytest
+
 from tests.conftest import DEADLINE, eventually, read_log
-from tests.ollama_stand_in import OllamaStandIn, begin, hang, like_ollama
+from tests.ollama_stand_in import OllamaStandIn, begin, hang, hang_up, like_ollama
 from tests.processes import GRACE, UVICORN, process
 from tests.ways import PATHS, ask, connect, parse, post, read_all, receive, send
 
@@ -38,6 +41,41 @@ def test_a_stop_cancels_and_logs_the_streams_of_every_protocol(
         assert {entry["status"] for entry in entries} == {"cancelled"}
         assert all(entry["response"] for entry in entries)
         assert "Traceback" not in service.output, service.output
+
+
+def read_to_the_end(connection: socket.socket) -> None:
+    """Read until the other side closes; raise ConnectionResetError where it breaks off."""
+    while connection.recv(2**16):
+        pass
+
+
+def test_a_half_answer_in_http_1_0_ends_with_an_error_and_a_whole_one_without(
+    ollama: OllamaStandIn, tmp_path: Path
+) -> None:
+    """There the end of the connection is all that says that an answer is whole."""
+    bodies = {path: ask(path, stream=True) for path in PATHS} | {"/stream": {"prompt": "Why?"}}
+    with process(UVICORN + GRACE, tmp_path / "logs", **environment(ollama)) as service:
+
+        def begun(path: str) -> socket.socket:
+            connection = connect(service.url)
+            connection.sendall(post(path, bodies[path]).replace(b"HTTP/1.1", b"HTTP/1.0", 1))
+            receive(connection, b" 200 OK\r\n")
+            return connection
+
+        ollama.answer = like_ollama
+        for path in bodies:
+            with begun(path) as connection:
+                read_to_the_end(connection)
+        ollama.answer = begin(BEGUN, end=hang_up)
+        for path in bodies:
+            with begun(path) as connection, pytest.raises(ConnectionResetError):
+                read_to_the_end(connection)
+        ollama.answer = begin(BEGUN, end=hang)
+        left = [begun(path) for path in bodies]
+        assert service.stop(signal.SIGTERM) == 0, service.output
+        for connection in left:
+            with connection, pytest.raises(ConnectionResetError):
+                read_to_the_end(connection)
 
 
 class Load(threading.Thread):
