@@ -17,6 +17,7 @@ from pydantic_core import to_json
 MAX_READERS = 8
 MAX_IDLE = 2
 WARM_AFTER = 1.0  # seconds: the service's own start goes first
+END_SECONDS = 2.0  # in which a process has to end once its input has; then it is killed
 END = b"\0"  # of what a process found that can do another job; no JSON holds it
 COMMAND = [sys.executable, "-c", "import log_reader; log_reader.main()"]
 ROOT = Path(__file__).parent
@@ -47,7 +48,8 @@ class LogReaders:
         self._leaving.set()
         await self._warming
         for process in self._idle:
-            await process.aclose()
+            with anyio.move_on_after(END_SECONDS):
+                await process.aclose()
 
     async def _warm(self) -> None:
         """Have a process ready for whoever reads first; it is never left half started."""

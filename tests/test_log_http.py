@@ -258,6 +258,14 @@ def test_ctrl_c_is_not_for_the_processes_that_read(tmp_path: Path) -> None:
         assert service.stop(signal.SIGINT) == 0
 
 
+def test_a_process_that_hangs_does_not_hold_up_a_stop(tmp_path: Path) -> None:
+    with process([*UVICORN, *GRACE], tmp_path / "logs") as service:
+        (reader,) = eventually(lambda: children(service.popen.pid))
+        os.kill(reader, signal.SIGSTOP)
+        assert service.stop(signal.SIGTERM) == 0
+        assert not Path(f"/proc/{reader}").exists()
+
+
 def test_more_searches_than_processes_wait_for_their_turn(service: Service) -> None:
     endless(service.log_dir)
     write(service.log_dir, entry("b"), day="2026-11-25")
