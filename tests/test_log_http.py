@@ -261,6 +261,7 @@ def test_ctrl_c_is_not_for_the_processes_that_read(tmp_path: Path) -> None:
 def test_a_process_that_hangs_does_not_hold_up_a_stop(tmp_path: Path) -> None:
     with process([*UVICORN, *GRACE], tmp_path / "logs") as service:
         (reader,) = eventually(lambda: children(service.popen.pid))
+        eventually(lambda: b"log_reader" in command_line(reader))  # until then uvloop waits for it
         os.kill(reader, signal.SIGSTOP)
         assert service.stop(signal.SIGTERM) == 0
         assert not Path(f"/proc/{reader}").exists()
