@@ -40,7 +40,7 @@ log_processes.WARM_AFTER = 10 * DEADLINE  # where a test wants no process, none 
 
 def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
     """Run more tests at a time than there are cores: most of them wait for processes."""
-    return 2 * (os.cpu_count() or 1)
+    return 3 * (os.cpu_count() or 1)
 
 
 def eventually(condition: Callable[[], Any]) -> Any:
