@@ -9,7 +9,8 @@ a request can do more than raise. `uvicorn --http connection:Connection` puts it
 3. Junk in the rest of a body whose answer is out has uvicorn begin a second answer, which is an
    exception in h11. Here the connection ends.
 4. In HTTP/1.0 the end of the connection is the end of the answer, and half an answer looks whole.
-   Here a half one ends with a reset: what has arrived can be read, and then an error.
+   Here a half one ends with a reset: what has arrived can be read, and then an error. Over TLS or
+   a Unix socket it still looks whole.
 
 And the app finds the connection's transport in a request's state.
 """
@@ -23,7 +24,6 @@ import h11
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 MAX_AHEAD = 65536  # bytes beyond the request that is being answered
-RESET_AT_CLOSE = struct.pack("ii", True, 0)  # `struct linger`: wait for nothing
 
 
 class Connection(H11Protocol):
@@ -34,16 +34,14 @@ class Connection(H11Protocol):
         self.app_state = {**self.app_state, "transport": transport}
 
     def connection_lost(self, exc: Exception | None) -> None:
-        # its socket is closed after this
-        is_half = self.cycle and not self.cycle.response_complete
-        if is_half and self.conn.their_http_version == b"1.0":
-            with suppress(OSError):  # a Unix socket's close is no reset
-                connection = self.transport.get_extra_info("socket")
-                connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET_AT_CLOSE)
+        # all that was written has left by now, and the socket is closed after this
+        if self.conn.our_state is not h11.SEND_BODY:
+            self.reset_at_close(False)
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
         super().data_received(data)
+        self.reset_at_close(True)
         if self.answers_whole_request() and len(self.conn.trailing_data[0]) < MAX_AHEAD:
             self.flow.resume_reading()
 
@@ -54,6 +52,14 @@ class Connection(H11Protocol):
             super().send_400_response(msg)
         else:
             self.transport.close()
+
+    def reset_at_close(self, reset: bool) -> None:
+        """Say how the connection of an HTTP/1.0 client ends, also where the process is killed."""
+        if self.conn.their_http_version == b"1.0" and self.scheme == "http":
+            without_waiting = struct.pack("ii", reset, 0)  # what is not sent by then is lost
+            with suppress(OSError):  # a Unix socket knows no reset
+                connection = self.transport.get_extra_info("socket")
+                connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, without_waiting)
 
     def answers_whole_request(self) -> bool:
         """Return whether a request has arrived to its end and its answer has not left to its."""

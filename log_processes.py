@@ -47,9 +47,7 @@ class LogReaders:
     async def __aexit__(self, *exc_info: object) -> None:
         self._leaving.set()
         await self._warming
-        for process in self._idle:
-            with anyio.move_on_after(END_SECONDS):
-                await process.aclose()
+        await asyncio.gather(*map(end, self._idle))
 
     async def _warm(self) -> None:
         """Have a process ready for whoever reads first; it is never left half started."""
@@ -102,6 +100,12 @@ class LogReaders:
             if process not in self._idle[:MAX_IDLE]:
                 self._idle = self._idle[:MAX_IDLE]
                 await process.aclose()  # cancelled it kills, else the process sees its input end
+
+
+async def end(process: Process) -> None:
+    """Let a process see its input end; kill one that does not mind."""
+    with anyio.move_on_after(END_SECONDS):
+        await process.aclose()
 
 
 async def start_process() -> Process:

@@ -1,16 +1,20 @@
 """The gateway in a process of its own, stopped and killed while it answers on every protocol."""
 
 import json
+import shutil
 import signal
 import socket
+import ssl
 import threading
 from pathlib import Path
 
 import pytest
 
 from tests.conftest import DEADLINE, eventually, read_log
-from tests.ollama_stand_in import OllamaStandIn, begin, hang, hang_up, like_ollama
+from tests.ollama_stand_in import OllamaStandIn, begin, hang, hang_up, like_ollama, tokens
 from tests.processes import GRACE, UVICORN, process
+from tests.test_container_start import starting
+from tests.test_front_proxies import NAME, certificate
 from tests.ways import PATHS, ask, connect, parse, post, read_all, receive, send
 
 BEGUN = 7  # pieces: some text of every protocol is among them
@@ -43,39 +47,76 @@ def test_a_stop_cancels_and_logs_the_streams_of_every_protocol(
         assert "Traceback" not in service.output, service.output
 
 
-def read_to_the_end(connection: socket.socket) -> None:
-    """Read until the other side closes; raise ConnectionResetError where it breaks off."""
-    while connection.recv(2**16):
-        pass
+def old(path: str) -> bytes:
+    """Return a request for a stream in HTTP/1.0."""
+    body = ask(path, stream=True) if path in PATHS else {"prompt": "Why?"}
+    return post(path, body).replace(b"HTTP/1.1", b"HTTP/1.0", 1)
 
 
-def test_a_half_answer_in_http_1_0_ends_with_an_error_and_a_whole_one_without(
-    ollama: OllamaStandIn, tmp_path: Path
+def begun(url: str, path: str) -> socket.socket:
+    """Return a connection in HTTP/1.0 whose answer has begun."""
+    connection = connect(url)
+    connection.sendall(old(path))
+    receive(connection, b" 200 OK\r\n")
+    return connection
+
+
+def ends_with_a_reset(connection: socket.socket) -> bool:
+    """Return whether the other side breaks a connection off, or closes it in an orderly way."""
+    with connection:
+        try:
+            while connection.recv(2**16):
+                pass
+        except ConnectionResetError:
+            return True
+    return False
+
+
+@pytest.mark.parametrize("end", [signal.SIGTERM, signal.SIGKILL])
+def test_half_an_answer_in_http_1_0_ends_with_a_reset_and_a_whole_one_without(
+    ollama: OllamaStandIn, tmp_path: Path, end: int
 ) -> None:
     """There the end of the connection is all that says that an answer is whole."""
-    bodies = {path: ask(path, stream=True) for path in PATHS} | {"/stream": {"prompt": "Why?"}}
+    paths = [*PATHS, "/stream"]
     with process(UVICORN + GRACE, tmp_path / "logs", **environment(ollama)) as service:
-
-        def begun(path: str) -> socket.socket:
-            connection = connect(service.url)
-            connection.sendall(post(path, bodies[path]).replace(b"HTTP/1.1", b"HTTP/1.0", 1))
-            receive(connection, b" 200 OK\r\n")
-            return connection
-
         ollama.answer = like_ollama
-        for path in bodies:
-            with begun(path) as connection:
-                read_to_the_end(connection)
+        assert not any(ends_with_a_reset(begun(service.url, path)) for path in paths)
+        refused = connect(service.url)
+        chunked = b"Content-Type: application/json\r\nTransfer-Encoding: chunked\r\n\r\nno size\r\n"
+        refused.sendall(b"POST /stream HTTP/1.0\r\nHost: localhost\r\n" + chunked)
+        assert not ends_with_a_reset(refused)
         ollama.answer = begin(BEGUN, end=hang_up)
-        for path in bodies:
-            with begun(path) as connection, pytest.raises(ConnectionResetError):
-                read_to_the_end(connection)
+        assert all(ends_with_a_reset(begun(service.url, path)) for path in paths)
         ollama.answer = begin(BEGUN, end=hang)
-        left = [begun(path) for path in bodies]
-        assert service.stop(signal.SIGTERM) == 0, service.output
-        for connection in left:
-            with connection, pytest.raises(ConnectionResetError):
-                read_to_the_end(connection)
+        left = [begun(service.url, path) for path in paths]
+        ollama.answer = tokens(*["x" * 10_000] * 2000)  # more than is taken before the end
+        left.append(begun(service.url, "/stream"))
+        service.stop(end)
+        assert all([ends_with_a_reset(connection) for connection in left])
+        assert "Traceback" not in service.output, service.output
+
+
+@pytest.mark.skipif(not shutil.which("openssl"), reason="openssl is not installed")
+def test_a_client_of_http_1_0_over_tls_is_answered_and_seen_to_leave(
+    ollama: OllamaStandIn, tmp_path: Path
+) -> None:
+    pem = certificate(tmp_path)
+    tls = ["--ssl-certfile", str(pem), "--ssl-keyfile", str(pem.with_suffix(".key"))]
+    trusted = ssl.create_default_context(cafile=str(pem))
+    with starting([*UVICORN, *GRACE, *tls], tmp_path / "logs", **environment(ollama)) as service:
+        eventually(lambda: "Uvicorn running" in service.output)
+        for answer in (like_ollama, begin(BEGUN, end=hang)):
+            ollama.answer = answer
+            with trusted.wrap_socket(connect(service.url), server_hostname=NAME) as connection:
+                connection.sendall(old("/api/chat"))
+                receive(connection, b" 200 OK\r\n")
+                if answer is like_ollama:
+                    assert b'"done":true' in read_all(connection)
+        eventually(lambda: len(read_log(service.log_dir)) == 2)
+        errors = [entry["error"] for entry in read_log(service.log_dir)]
+        assert errors == [None, "the client left"]
+        assert service.stop(signal.SIGTERM) == 0
+        assert "Traceback" not in service.output, service.output
 
 
 class Load(threading.Thread):
