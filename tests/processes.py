@@ -13,7 +13,7 @@ from pathlib import Path
 
 import httpx
 
-from tests.conftest import DEADLINE
+from tests.conftest import DEADLINE, SETTINGS_OF_THE_MACHINE
 
 ROOT = Path(__file__).parent.parent
 BIN = Path(sys.executable).parent
@@ -42,7 +42,11 @@ class Process:
         port = free_port()
         self.url = f"http://127.0.0.1:{port}"
         self.log_dir = log_dir
-        clean = {k: v for k, v in os.environ.items() if not k.startswith(("MINIVAULT_", "COV"))}
+        clean = {
+            name: value
+            for name, value in os.environ.items()
+            if not SETTINGS_OF_THE_MACHINE.fullmatch(name) and not name.startswith("COV")
+        }
         self._output = log_dir.with_suffix(f".{port}.txt")
         with self._output.open("wb") as output:
             self.popen = subprocess.Popen(
@@ -63,7 +67,7 @@ class Process:
     def wait_until_up(self) -> None:
         """Return when it serves."""
         end = time.monotonic() + DEADLINE
-        with httpx.Client(timeout=DEADLINE, verify=False) as client:
+        with httpx.Client(timeout=DEADLINE, verify=False, trust_env=False) as client:
             while True:
                 try:
                     client.get(f"{self.url}/health")

@@ -124,16 +124,10 @@ def listens(port: int) -> bool:
 
 
 @pytest.fixture(scope="module")
-def shared_ollama() -> Iterator[OllamaStandIn]:
-    """The stand-in that all tests share."""
+def ollama() -> Iterator[OllamaStandIn]:
+    """The stand-in behind the service; all tests share it."""
     with OllamaStandIn() as stand_in:
         yield stand_in
-
-
-@pytest.fixture
-def ollama(shared_ollama: OllamaStandIn, front: Front) -> OllamaStandIn:
-    """The stand-in behind the service."""
-    return shared_ollama
 
 
 @pytest.fixture(scope="module")
@@ -143,16 +137,16 @@ def service_limit() -> int:
 
 
 @pytest.fixture
-def front(shared_front: Front, shared_ollama: OllamaStandIn) -> Front:
+def front(shared_front: Front, ollama: OllamaStandIn) -> Front:
     """A proxy whose service was asked nothing yet."""
-    begin_anew(shared_ollama, shared_front.vault.log_dir)
+    begin_anew(ollama, shared_front.vault.log_dir)
     return shared_front
 
 
 @pytest.fixture(scope="module", params=[nginx, caddy], ids=lambda proxy: proxy.__name__)
 def shared_front(
     request: pytest.FixtureRequest,
-    shared_ollama: OllamaStandIn,
+    ollama: OllamaStandIn,
     tmp_path_factory: pytest.TempPathFactory,
     service_limit: int,
 ) -> Iterator[Front]:
@@ -162,7 +156,7 @@ def shared_front(
             pytest.skip(f"{program} is not installed")
     environment = {
         "MINIVAULT_LLM_SERVICE": "ollama",
-        "MINIVAULT_OLLAMA_BASE_URL": shared_ollama.url,
+        "MINIVAULT_OLLAMA_BASE_URL": ollama.url,
         "MINIVAULT_ALLOWED_HOSTS": NAME,
         "MINIVAULT_MAX_BODY_BYTES": str(service_limit),
     }

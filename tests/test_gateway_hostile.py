@@ -17,31 +17,28 @@ STREAM = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n\r\ndata: %s\n\
 
 
 @pytest.fixture(scope="module")
-def shared(
-    tmp_path_factory: pytest.TempPathFactory,
-) -> Iterator[tuple[Process, OllamaStandIn]]:
-    """A service in a process of its own in front of a stand-in; all tests share them."""
-    with OllamaStandIn() as ollama:
-        environment = {"MINIVAULT_LLM_SERVICE": "ollama", "MINIVAULT_OLLAMA_BASE_URL": ollama.url}
-        folder = tmp_path_factory.mktemp("hostile")
-        with process(UVICORN, folder / "logs", **environment) as service:
-            yield service, ollama
+def ollama() -> Iterator[OllamaStandIn]:
+    """The stand-in behind the service; all tests share it."""
+    with OllamaStandIn() as stand_in:
+        yield stand_in
+
+
+@pytest.fixture(scope="module")
+def shared(ollama: OllamaStandIn, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Process]:
+    """A service in a process of its own; all tests share it."""
+    environment = {"MINIVAULT_LLM_SERVICE": "ollama", "MINIVAULT_OLLAMA_BASE_URL": ollama.url}
+    log_dir = tmp_path_factory.mktemp("hostile") / "logs"
+    with process(UVICORN, log_dir, **environment) as service:
+        yield service
 
 
 @pytest.fixture
-def ollama(shared: tuple[Process, OllamaStandIn]) -> OllamaStandIn:
-    """The stand-in behind the service."""
-    return shared[1]
-
-
-@pytest.fixture
-def live(shared: tuple[Process, OllamaStandIn]) -> Iterator[Process]:
-    """The service, whose output shows what it says of a fault."""
-    service, ollama = shared
-    begin_anew(ollama, service.log_dir)
+def live(shared: Process, ollama: OllamaStandIn) -> Iterator[Process]:
+    """The service, which was asked nothing yet, and whose output shows what it says of a fault."""
+    begin_anew(ollama, shared.log_dir)
     ollama.answer = like_ollama
-    yield service
-    assert "Traceback" not in service.output, service.output
+    yield shared
+    assert "Traceback" not in shared.output, shared.output
 
 
 def answers(live: Process, ollama: OllamaStandIn, path: str, data: bytes) -> Answer:

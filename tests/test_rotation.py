@@ -67,7 +67,8 @@ def test_rotator_that_renames_and_locks_gets_every_line_once(
     for _ in range(ROTATIONS):
         found += eventually(lambda: rotate(directory))
     (directory / "enough").touch()
-    written = [int(writer.communicate(timeout=DEADLINE)[0]) for writer in writers]
+    written = [writer.communicate(timeout=DEADLINE)[0] for writer in writers]
+    assert [writer.returncode for writer in writers] == [0] * workers
     found += rotate(directory)
-    assert len(found) == sum(written), "an answered entry is gone"
+    assert len(found) == sum(map(int, written)), "an answered entry is gone"
     assert set(found.values()) == {1}
