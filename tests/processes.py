@@ -101,13 +101,20 @@ def command_line(pid: int) -> bytes:
 
 
 @contextmanager
-def process(command: list[str], log_dir: Path, **environment: str) -> Iterator[Process]:
-    """Run a service for the length of the block; whatever is left of it is killed."""
+def starting(command: list[str], log_dir: Path, **environment: str) -> Iterator[Process]:
+    """Start a service without waiting for it; whatever is left of it is killed."""
     service = Process(command, log_dir, **environment)
     try:
-        service.wait_until_up()
         yield service
     finally:
         with suppress(ProcessLookupError):
             os.killpg(service.popen.pid, signal.SIGKILL)
         service.popen.wait(DEADLINE)
+
+
+@contextmanager
+def process(command: list[str], log_dir: Path, **environment: str) -> Iterator[Process]:
+    """Run a service for the length of the block; whatever is left of it is killed."""
+    with starting(command, log_dir, **environment) as service:
+        service.wait_until_up()
+        yield service

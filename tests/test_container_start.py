@@ -10,8 +10,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +21,7 @@ import yaml
 from settings import PREFIX, Settings
 from tests.conftest import DEADLINE, eventually
 from tests.ollama_stand_in import OllamaStandIn
-from tests.processes import ROOT, Process, process
+from tests.processes import ROOT, process, starting
 
 # the tests may run as root, where the image's user is not there
 START = """
@@ -40,18 +39,6 @@ STARTED = [sys.executable, "-c", IMPATIENT + START, *ARGUMENTS]
 WAITS = "MiniVault starts when Ollama has the model tinyllama"
 
 needs_root = pytest.mark.skipif(os.getuid() != 0, reason="not root")
-
-
-@contextmanager
-def starting(command: list[str], log_dir: Path, **environment: str) -> Iterator[Process]:
-    """Start a service without waiting for it; whatever is left of it is killed."""
-    service = Process(command, log_dir, **environment)
-    try:
-        yield service
-    finally:
-        if service.popen.poll() is None:
-            os.killpg(service.popen.pid, signal.SIGKILL)
-        service.popen.wait(DEADLINE)
 
 
 def beside(ollama: OllamaStandIn, output: str = "logging.json") -> dict[str, str]:

@@ -1,7 +1,6 @@
 """The gateway in a process of its own, stopped and killed while it answers on every protocol."""
 
 import json
-import shutil
 import signal
 import socket
 import ssl
@@ -9,12 +8,11 @@ import threading
 from pathlib import Path
 
 import pytest
+import trustme
 
 from tests.conftest import DEADLINE, eventually, read_log
 from tests.ollama_stand_in import OllamaStandIn, begin, hang, hang_up, like_ollama, tokens
-from tests.processes import GRACE, UVICORN, process
-from tests.test_container_start import starting
-from tests.test_front_proxies import NAME, certificate
+from tests.processes import GRACE, UVICORN, process, starting
 from tests.ways import PATHS, ask, connect, parse, post, read_all, receive, send
 
 BEGUN = 7  # pieces: some text of every protocol is among them
@@ -96,18 +94,21 @@ def test_half_an_answer_in_http_1_0_ends_with_a_reset_and_a_whole_one_without(
         assert "Traceback" not in service.output, service.output
 
 
-@pytest.mark.skipif(not shutil.which("openssl"), reason="openssl is not installed")
 def test_a_client_of_http_1_0_over_tls_is_answered_and_seen_to_leave(
     ollama: OllamaStandIn, tmp_path: Path
 ) -> None:
-    pem = certificate(tmp_path)
-    tls = ["--ssl-certfile", str(pem), "--ssl-keyfile", str(pem.with_suffix(".key"))]
-    trusted = ssl.create_default_context(cafile=str(pem))
+    authority, trusted = trustme.CA(), ssl.create_default_context()
+    authority.configure_trust(trusted)
+    pem = tmp_path / "localhost.pem"
+    authority.issue_cert("localhost").private_key_and_cert_chain_pem.write_to_path(str(pem))
+    tls = ["--ssl-certfile", str(pem)]
     with starting([*UVICORN, *GRACE, *tls], tmp_path / "logs", **environment(ollama)) as service:
         eventually(lambda: "Uvicorn running" in service.output)
         for answer in (like_ollama, begin(BEGUN, end=hang)):
             ollama.answer = answer
-            with trusted.wrap_socket(connect(service.url), server_hostname=NAME) as connection:
+            with trusted.wrap_socket(
+                connect(service.url), server_hostname="localhost"
+            ) as connection:
                 connection.sendall(old("/api/chat"))
                 receive(connection, b" 200 OK\r\n")
                 if answer is like_ollama:

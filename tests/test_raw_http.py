@@ -15,6 +15,7 @@ from tests.conftest import DEADLINE, Service, eventually, read_log
 from tests.ollama_stand_in import Conversation, OllamaStandIn, hang, then
 from tests.processes import UVICORN, Process, process
 from tests.test_slow_reader import BUFFERS, resident
+from tests.ways import connect, read_all
 
 HOST = b"Host: localhost\r\n"
 ASK = b'{"prompt": "Why?"}'
@@ -48,23 +49,6 @@ def coded(value: bytes, *lines: bytes) -> bytes:
 def in_chunks(body: bytes) -> bytes:
     """Return a request with this body as it is."""
     return head(HOST, CHUNKED) + body
-
-
-def connect(url: str) -> socket.socket:
-    """Connect to a service."""
-    host, port = url.removeprefix("http://").split(":")
-    return socket.create_connection((host, int(port)), DEADLINE)
-
-
-def read(connection: socket.socket) -> bytes:
-    """Return all that comes until the other side closes."""
-    data = b""
-    try:
-        while piece := connection.recv(1 << 16):
-            data += piece
-    except ConnectionResetError:  # it closed on something that it had not read
-        pass
-    return data
 
 
 def statuses(answers: bytes) -> list[int]:
@@ -105,7 +89,7 @@ def test_request_is_answered_and_the_next_one_begins_where_it_ends(
     before = len(read_log(stub.log_dir))
     with connect(stub.url) as connection:
         connection.sendall(request_ + LAST)
-        assert statuses(read(connection)) == [200, 200]
+        assert statuses(read_all(connection)) == [200, 200]
     (entry,) = read_log(stub.log_dir)[before:]
     assert (entry["prompt"], entry["status"]) == ("Why?", "ok")
 
@@ -116,7 +100,7 @@ def test_h2c_in_two_packets_as_the_jdk_sends_it_is_answered(stub: Process) -> No
         connection.sendall(request_head + b"\r\n\r\n")
         time.sleep(0.1)  # else they are one
         connection.sendall(body + LAST)
-        assert statuses(read(connection)) == [200, 200]
+        assert statuses(read_all(connection)) == [200, 200]
 
 
 def test_expected_continue_is_said_before_the_body_comes(stub: Process) -> None:
@@ -125,7 +109,7 @@ def test_expected_continue_is_said_before_the_body_comes(stub: Process) -> None:
         connection.sendall(request_head + b"\r\n\r\n")
         assert statuses(connection.recv(1000)) == [100]
         connection.sendall(body + LAST)
-        assert statuses(read(connection)) == [200, 200]
+        assert statuses(read_all(connection)) == [200, 200]
 
 
 REFUSED = {
@@ -166,7 +150,7 @@ def test_request_is_refused_and_nothing_of_it_is_taken_for_another(
     with connect(stub.url) as connection:
         connection.sendall(request_)
         connection.shutdown(socket.SHUT_WR)
-        assert set(statuses(read(connection))) - {200} == {400}
+        assert set(statuses(read_all(connection))) - {200} == {400}
     assert len(read_log(stub.log_dir)) == before
 
 
@@ -272,7 +256,7 @@ def test_junk_after_a_request_spoils_no_answer(
         connection.sendall(JUNK)
         time.sleep(0.2)  # it has been read
         pause.go_on.set()
-        answers += read(connection)
+        answers += read_all(connection)
     assert statuses(answers) == expected and b" sky" in answers
     (entry,) = read_log(live.log_dir)
     assert (entry["status"], entry["response"]) == ("ok", "Blue sky")
@@ -284,7 +268,7 @@ def test_junk_in_a_body_whose_answer_is_out_only_ends_the_connection(stub: Proce
         connection.sendall(head(HOST, CHUNKED, path=b"/nowhere") + b"4\r\nmore\r\n")
         assert statuses(connection.recv(1000)) == [404]
         connection.sendall(b"junk\r\n" + LAST)
-        assert statuses(read(connection)) == []
+        assert statuses(read_all(connection)) == []
 
 
 def test_requests_sent_ahead_of_an_answer_wait_in_the_clients_own_buffers(
