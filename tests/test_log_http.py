@@ -184,9 +184,12 @@ def test_who_reads_first_finds_a_process_ready(
     serve: Serve, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(log_processes, "WARM_AFTER", 0)
-    client = serve(log_key=KEY).client
-    (ready,) = eventually(readers)
-    assert client.get("/log", headers={"Authorization": f"Bearer {KEY}"}).status_code == 200
+    service = serve(log_key=KEY)
+    kept: log_processes.LogReaders = service.server.lifespan.state["log_readers"]
+    eventually(lambda: kept._idle)  # it is seen among the processes before it is ready
+    (ready,) = readers()
+    headers = {"Authorization": f"Bearer {KEY}"}
+    assert service.client.get("/log", headers=headers).status_code == 200
     assert readers() == [ready]
 
 
