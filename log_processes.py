@@ -99,11 +99,11 @@ class LogReaders:
         finally:
             if process not in self._idle[:MAX_IDLE]:
                 self._idle = self._idle[:MAX_IDLE]
-                await process.aclose()  # cancelled it kills, else the process sees its input end
+                await end(process)
 
 
 async def end(process: Process) -> None:
-    """Let a process see its input end; kill one that does not mind."""
+    """Let a process see its input end; kill one that does not mind, or where this is cancelled."""
     with anyio.move_on_after(END_SECONDS):
         await process.aclose()
 
