@@ -1,4 +1,4 @@
-"""The client of a request: who it is, and how it is noticed that it left.
+"""The client of a request: who it is, how it is reached, and how it is noticed that it left.
 
 A client leaves by closing its connection, or by taking nothing of its answer for so long that it
 counts as gone. Either way its request is cancelled, and `departure` says why.
@@ -18,9 +18,14 @@ Result = TypeVar("Result")
 
 
 class Client:
-    """Who asked; `departure` says how the client left, None while it is there."""
+    """Who asked; `departure` says how the client left, None while it is there.
 
-    def __init__(self, scope: Scope) -> None:
+    `send` is the server's own. The pieces of a body may go by it, between a head and an end that
+    go through all that stands around the endpoint: nothing there looks at a piece.
+    """
+
+    def __init__(self, scope: Scope, send: Send) -> None:
+        self.send = send
         self.address: str | None = scope["client"][0] if scope.get("client") else None
         self.user_agent = Headers(scope=scope).get("user-agent")
         self.departure: str | None = None
@@ -71,7 +76,7 @@ class ClientMiddleware:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http":
             state = scope.setdefault("state", {})
-            state["client"] = Client(scope)
+            state["client"] = Client(scope, send)
             self._limit(state.get("transport"))
         await self.app(scope, receive, send)
 

@@ -178,7 +178,8 @@ class AnswerStream(Response):
                     if not started:
                         await send(self.head())
                         started = True
-                    await send({"type": "http.response.body", "body": body, "more_body": True})
+                    piece = {"type": "http.response.body", "body": body, "more_body": True}
+                    await self._client.send(piece)
             end, is_whole = self._format.done(self._recording.entry), True
         except (LLMServiceError, LogUnavailableError) as exc:
             if not started:
