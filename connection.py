@@ -1,4 +1,4 @@
-"""A client's connection: uvicorn's on h11, less four of its oddities.
+"""A client's connection: uvicorn's on h11, less five of its oddities.
 
 h11 keeps heads bounded and hands bodies on whatever `Upgrade` asks for, and is Python: no byte of
 a request can do more than raise. `uvicorn --http connection:Connection` puts it to use.
@@ -11,6 +11,8 @@ a request can do more than raise. `uvicorn --http connection:Connection` puts it
 4. In HTTP/1.0 the end of the connection is the end of the answer, and half an answer looks whole.
    Here a half one ends with a reset: what has arrived can be read, and then an error. Over TLS or
    a Unix socket it still looks whole.
+5. h11 walks through its states for every piece of a body, which leaves it where it is, and takes a
+   seventh of all the time that a token costs. Here a piece goes straight to what frames it.
 
 And the app finds the connection's transport in a request's state.
 """
@@ -19,6 +21,7 @@ import asyncio
 import socket
 import struct
 from contextlib import suppress
+from typing import Any
 
 import h11
 from uvicorn.protocols.http.h11_impl import H11Protocol
@@ -26,8 +29,28 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 MAX_AHEAD = 65536  # bytes beyond the request that is being answered
 
 
+class Http(h11.Connection):
+    """h11's state of a connection, which the pieces of a body pass by."""
+
+    def send_with_data_passthrough(self, event: h11.Event) -> list[bytes] | None:
+        writer = self._writer
+        if not writer or type(event) is not h11.Data or self.our_state is not h11.SEND_BODY:
+            return super().send_with_data_passthrough(event)
+        framed: list[bytes] = []
+        try:
+            writer(event, framed.append)
+        except h11.LocalProtocolError:  # more than the head has promised
+            self.send_failed()
+            raise
+        return framed
+
+
 class Connection(H11Protocol):
     """Serves one client's requests, one after the other."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.conn = Http(h11.SERVER, self.conn._max_incomplete_event_size)
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
