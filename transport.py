@@ -14,11 +14,13 @@ import re
 import socket
 import sys
 from collections.abc import AsyncIterator
+from functools import partial
 from types import SimpleNamespace
 from typing import Any
 
 import aiohttp
 import httpx
+from aiohttp.client_proto import ResponseHandler
 from aiohttp.connector import Connection
 from aiohttp.tracing import Trace
 from yarl import URL
@@ -68,12 +70,24 @@ def create_socket(address: Any) -> socket.socket:
     return sock
 
 
+class Handler(ResponseHandler):
+    """Resumes only what was paused: aiohttp 3.14 runs its parser once more after every read."""
+
+    def resume_reading(self, resume_parser: bool = True) -> None:
+        if self._reading_paused:
+            super().resume_reading(resume_parser)
+
+
 class Connector(aiohttp.TCPConnector):
     """Gives no request a connection that has brought an answer already.
 
     aiohttp takes what comes on an idle connection, as a proxy's 408 before it closes it, for the
     answer to the next request.
     """
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)
+        self._factory = partial(Handler, loop=self._loop)  # type: ignore[assignment]
 
     async def connect(
         self, req: aiohttp.ClientRequest, traces: list[Trace], timeout: aiohttp.ClientTimeout
