@@ -68,7 +68,13 @@ class AnswerReader:
         chunk = Chunk(wire=data)
         if self._over:
             return chunk
-        *lines, rest = self._split(data)
+        if self._is_document or b"\n" not in data:
+            lines, rest = [], data
+        else:
+            if self._begun:
+                data = b"".join([*self._begun, data])
+                self._forget_begun()
+            *lines, rest = data.split(b"\n")
         for line in lines:
             if line:
                 self._read(line, chunk)
@@ -95,15 +101,6 @@ class AnswerReader:
                 chunk.error = CUT_OFF
         return chunk
 
-    def _split(self, data: bytes) -> list[bytes]:
-        """Return the lines that the data ends, and what comes behind the last of them."""
-        if self._is_document or b"\n" not in data:
-            return [data]
-        if self._begun:
-            data = b"".join([*self._begun, data])
-            self._forget_begun()
-        return data.split(b"\n")
-
     def _forget_begun(self) -> None:
         self._begun = []
         self._begun_bytes = self._early_bytes = 0
@@ -126,7 +123,7 @@ class AnswerReader:
             chunk.done = self._over = True
             return True
         try:
-            event = from_json(data, cache_strings="none")
+            event = from_json(data, cache_strings="keys")
             if not isinstance(event, dict) or self._strict and not self._protocol.fits(event):
                 raise ValueError
         except ValueError:

@@ -13,7 +13,6 @@ The shapes are those of bytes recorded from Ollama 0.33. When the model's proces
 """
 
 from abc import ABC, abstractmethod
-from types import NoneType
 from typing import Any, ClassVar, TypeGuard
 
 from exchange import Asked, Chunk, ToolCallPiece
@@ -79,6 +78,12 @@ def note_call(chunk: Chunk, key: str | int, id: object, name: object, arguments:
     chunk.tool_calls = [*(chunk.tool_calls or ()), piece]
 
 
+def note_function(chunk: Chunk, key: str | int, call: Json) -> None:
+    """Note a piece of a tool call, as Ollama and OpenAI's older interfaces write it."""
+    function = a_dict(call.get("function"))
+    note_call(chunk, key, call.get("id"), function.get("name"), function.get("arguments"))
+
+
 class Protocol(ABC):
     """One of Ollama's interfaces."""
 
@@ -115,27 +120,25 @@ class Protocol(ABC):
 class Native(Protocol):
     """Ollama's own `/api/generate` and `/api/chat`."""
 
-    TYPES = {
-        "response": (str, NoneType),
-        "thinking": (str, NoneType),
-        "done": (bool, NoneType),
-        "error": (str, NoneType),
-    }
-
     def fits(self, event: Json) -> bool:
         """Return whether what is there of the event has the types that it should have."""
-        return all([isinstance(event.get(key), kinds) for key, kinds in self.TYPES.items()])
+        return (
+            isinstance(event.get("response") or "", str)
+            and isinstance(event.get("thinking") or "", str)
+            and isinstance(event.get("done") or False, bool)
+            and isinstance(event.get("error") or "", str)
+        )
 
     def note(self, event: Json, chunk: Chunk, *, streamed: bool) -> None:
-        message = a_dict(event.get("message")) or event
+        message = event["message"] if isinstance(event.get("message"), dict) else event
         chunk.model = text(event.get("model"))
-        chunk.response += text(message.get("response")) or text(message.get("content")) or ""
-        chunk.thinking += text(message.get("thinking")) or ""
-        for call in a_list(message.get("tool_calls")):
-            function = a_dict(a_dict(call).get("function"))
-            # each is whole; its index is its place in the line and says nothing over several lines
-            key = f"{len(chunk.tool_calls or ())} of {id(event)}"
-            note_call(chunk, key, call.get("id"), function.get("name"), function.get("arguments"))
+        chunk.response += text(message.get("response") or message.get("content")) or ""
+        if "thinking" in message:
+            chunk.thinking += text(message["thinking"]) or ""
+        if "tool_calls" in message:
+            for call in map(a_dict, a_list(message["tool_calls"])):
+                # each is whole; its index is its place in the line and says nothing over several
+                note_function(chunk, f"{len(chunk.tool_calls or ())} of {id(event)}", call)
         if event.get("done"):
             chunk.done = True
             chunk.finish_reason = text(event.get("done_reason"))
@@ -159,15 +162,14 @@ class ChatCompletions(Protocol):
         chunk.model = text(event.get("model"))
         for choice in map(a_dict, a_list(event.get("choices"))):
             message = a_dict(choice.get("delta") or choice.get("message"))
-            chunk.response += text(choice.get("text")) or text(message.get("content")) or ""
-            chunk.thinking += text(message.get("reasoning")) or ""
-            for position, call in enumerate(map(a_dict, a_list(message.get("tool_calls")))):
-                function = a_dict(call.get("function"))
-                key = an_index(call.get("index"), position)
-                note_call(
-                    chunk, key, call.get("id"), function.get("name"), function.get("arguments")
-                )
-            chunk.finish_reason = text(choice.get("finish_reason")) or chunk.finish_reason
+            chunk.response += text(choice.get("text") or message.get("content")) or ""
+            if "reasoning" in message:
+                chunk.thinking += text(message["reasoning"]) or ""
+            if "tool_calls" in message:
+                for position, call in enumerate(map(a_dict, a_list(message["tool_calls"]))):
+                    note_function(chunk, an_index(call.get("index"), position), call)
+            if choice.get("finish_reason"):
+                chunk.finish_reason = text(choice["finish_reason"]) or chunk.finish_reason
         if "usage" in event:
             note_usage(event["usage"], chunk)
         if "error" in event:
