@@ -109,15 +109,14 @@ class Recorder:
             raise
 
     def _note(self, chunk: Chunk) -> None:
-        if chunk.has_token:
-            if self._ttft_ms is None:
-                self._ttft_ms = milliseconds(time.monotonic() - self._clock)
-            if chunk.response:
-                self._response.append(chunk.response)
-            if chunk.thinking:
-                self._thinking.append(chunk.thinking)
-            for piece in chunk.tool_calls or ():
-                self._tool_calls.add(piece)
+        if self._ttft_ms is None and chunk.has_token:
+            self._ttft_ms = milliseconds(time.monotonic() - self._clock)
+        if chunk.response:
+            self._response.append(chunk.response)
+        if chunk.thinking:
+            self._thinking.append(chunk.thinking)
+        for piece in chunk.tool_calls or ():
+            self._tool_calls.add(piece)
         known = self._known
         known.model = chunk.model or known.model
         known.finish_reason = chunk.finish_reason or known.finish_reason
