@@ -218,6 +218,11 @@ class OllamaStandIn:
         """Where it listens."""
         return f"http://127.0.0.1:{self.port}"
 
+    @property
+    def environment(self) -> dict[str, str]:
+        """What tells a service to ask here."""
+        return {"MINIVAULT_LLM_SERVICE": "ollama", "MINIVAULT_OLLAMA_BASE_URL": self.url}
+
     def reset(self) -> None:
         """Forget what was asked."""
         self.requests.clear()

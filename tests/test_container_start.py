@@ -44,8 +44,7 @@ needs_root = pytest.mark.skipif(os.getuid() != 0, reason="not root")
 def beside(ollama: OllamaStandIn, output: str = "logging.json") -> dict[str, str]:
     """Return the environment of a container beside this Ollama."""
     return {
-        "MINIVAULT_LLM_SERVICE": "ollama",
-        "MINIVAULT_OLLAMA_BASE_URL": ollama.url,
+        **ollama.environment,
         "UVICORN_LOG_CONFIG": f"deploy/{output}",
     }
 

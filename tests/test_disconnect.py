@@ -31,11 +31,7 @@ def test_leaving_closes_the_request_to_ollama_and_is_logged(
     ollama: OllamaStandIn, tmp_path: Path, endpoint: str, before: list[str], text: str
 ) -> None:
     ollama.answer = then(*before, end=hang)
-    environment = {
-        "MINIVAULT_LLM_SERVICE": "ollama",
-        "MINIVAULT_OLLAMA_BASE_URL": ollama.url,
-    }
-    with process(UVICORN, tmp_path / "logs", **environment) as service:
+    with process(UVICORN, tmp_path / "logs", **ollama.environment) as service:
         connection = ask(service.url, endpoint)
         eventually(lambda: ollama.requests)
         time.sleep(0.3)  # the tokens are on their way

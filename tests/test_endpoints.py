@@ -1,20 +1,13 @@
 """Both endpoints on a real socket: what is answered, in which format, and what the log keeps."""
 
-import asyncio
 import json
 import re
-import subprocess
-import sys
-from collections.abc import Iterator
 from dataclasses import fields
 from datetime import datetime
 from pathlib import Path
 
 import pytest
-from starlette.requests import Request
 
-from app import report_error
-from llm_services import LLMServiceError, ModelNotFoundError
 from log_entry import LogEntry
 from tests.conftest import Serve, Service
 from tests.ollama_stand_in import OllamaStandIn, tokens
@@ -265,30 +258,6 @@ def test_every_answer_carries_a_request_id_of_its_own(serve: Serve) -> None:
     ]
 
 
-def test_documentation_knows_both_endpoints_and_the_formats(serve: Serve) -> None:
-    service = serve()
-    assert service.client.get("/docs").status_code == 200
-    paths = service.client.get("/openapi.json").json()["paths"]
-    formats = paths["/stream"]["post"]["responses"]["200"]["content"]
-    assert {"text/plain", "text/event-stream", "application/x-ndjson"} <= formats.keys()
-    assert paths["/generate"]["post"]["responses"]["503"]
-
-
-def test_nothing_is_written_or_started_at_import(tmp_path: Path) -> None:
-    code = "import app, threading; print(threading.active_count())"
-    root = Path(__file__).parent.parent
-    run = subprocess.run(
-        [sys.executable, "-c", code],
-        cwd=tmp_path,
-        env={"PYTHONPATH": str(root)},
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    assert run.stdout == "1\n"
-    assert list(tmp_path.iterdir()) == []
-
-
 @pytest.mark.parametrize("accept", ["text/event-stream", "application/x-ndjson"])
 def test_no_line_is_broken_where_python_breaks_lines(
     vault: Service, ollama: OllamaStandIn, accept: str
@@ -301,26 +270,3 @@ def test_no_line_is_broken_where_python_breaks_lines(
     (line,) = path.read_text().splitlines()
     entry = json.loads(line)
     assert (entry["prompt"], entry["response"]) == (text, text)
-
-
-@pytest.mark.parametrize("path", ["/health", "/ready"])
-def test_probes_answer_head(vault: Service, path: str) -> None:
-    answered = vault.client.head(path)
-    assert (answered.status_code, answered.content) == (200, b"")
-
-
-def test_subclass_of_an_error_has_its_status() -> None:
-    def every(kind: type[Exception]) -> Iterator[type[Exception]]:
-        yield kind
-        for sub in kind.__subclasses__():
-            yield from every(sub)
-
-    class NewError(ModelNotFoundError):
-        """As somebody adds it with a service."""
-
-    request = Request(
-        {"type": "http", "path": "/generate", "headers": [], "state": {"request_id": "x"}}
-    )
-    for kind in every(LLMServiceError):
-        assert asyncio.run(report_error(request, kind("x"))).status_code >= 400
-    assert asyncio.run(report_error(request, NewError("x"))).status_code == 404

@@ -1,16 +1,18 @@
 """The table of errors: each row made to happen for real, on both endpoints."""
 
+import asyncio
 import json
 import socket
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Iterator
 from pathlib import Path
 
 import httpx
 import pytest
+from starlette.requests import Request
 
 import app
 from exchange import Chunk, Prompt
-from llm_services import StubbedLLMService
+from llm_services import LLMServiceError, ModelNotFoundError, StubbedLLMService
 from tests.conftest import Serve, Service
 from tests.ollama_stand_in import (
     Behaviour,
@@ -269,51 +271,6 @@ def test_tokens_that_arrive_with_a_failure_are_not_lost(
     assert vault.entry()["response"] == "Blue"
 
 
-def test_lines_may_be_cut_anywhere(vault: Service, ollama: OllamaStandIn) -> None:
-    async def answer(talk: Conversation) -> None:
-        await talk.start()
-        for text in ("日本", " 😀"):
-            for byte in talk.encode(response=text, done=False):
-                await talk.chunk(bytes([byte]))
-        await talk.chunk(b"\n\n")
-        await talk.done()
-
-    ollama.answer = answer
-    response = vault.client.post("/generate", json={"prompt": "Why?"})
-    assert response.json() == {"response": "日本 😀"}
-
-
-def test_lines_of_several_megabytes(vault: Service, ollama: OllamaStandIn) -> None:
-    ollama.answer = tokens("é" * 3_000_000, "!")
-    assert vault.client.post("/stream", json={"prompt": "?"}).text == "é" * 3_000_000 + "!"
-    assert len(vault.entry()["response"]) == 3_000_001
-
-
-def test_last_line_needs_no_counts_and_no_line_end(vault: Service, ollama: OllamaStandIn) -> None:
-    async def answer(talk: Conversation) -> None:
-        await talk.json(200, {"model": "tinyllama", "response": "", "done": True})
-
-    ollama.answer = answer
-    assert vault.client.post("/generate", json={"prompt": "?"}).json() == {"response": ""}
-    assert vault.client.post("/stream", json={"prompt": "?"}).content == b""
-    for entry in vault.entries:
-        assert entry["status"] == "ok"
-        assert entry["prompt_tokens"] is None and entry["ttft_ms"] is None
-
-
-def test_what_comes_after_the_last_line_is_no_part_of_the_answer(
-    vault: Service, ollama: OllamaStandIn
-) -> None:
-    async def answer(talk: Conversation) -> None:
-        await talk.start()
-        last = talk.encode(response="!", done=True)
-        await talk.chunk(last + talk.encode(response="more", done=False))
-        await talk.raw(b"0\r\n\r\n")
-
-    ollama.answer = answer
-    assert vault.client.post("/generate", json={"prompt": "?"}).json() == {"response": "!"}
-
-
 def test_log_that_cannot_be_written_is_503_with_file_and_reason(
     vault: Service, ollama: OllamaStandIn, tmp_path: Path
 ) -> None:
@@ -349,3 +306,20 @@ def test_a_bug_is_a_500_with_an_id_and_an_entry(
             service.client.post(endpoint, json={"prompt": "Why?"}, headers=headers)
     entry = service.entry()
     assert (entry["status"], entry["error"], entry["response"]) == ("error", "a bug", "Blue")
+
+
+def test_subclass_of_an_error_has_its_status() -> None:
+    def every(kind: type[Exception]) -> Iterator[type[Exception]]:
+        yield kind
+        for sub in kind.__subclasses__():
+            yield from every(sub)
+
+    class NewError(ModelNotFoundError):
+        """As somebody adds it with a service."""
+
+    request = Request(
+        {"type": "http", "path": "/generate", "headers": [], "state": {"request_id": "x"}}
+    )
+    for kind in every(LLMServiceError):
+        assert asyncio.run(app.report_error(request, kind("x"))).status_code >= 400
+    assert asyncio.run(app.report_error(request, NewError("x"))).status_code == 404

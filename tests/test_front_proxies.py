@@ -155,8 +155,7 @@ def shared_front(
         if not shutil.which(program):
             pytest.skip(f"{program} is not installed")
     environment = {
-        "MINIVAULT_LLM_SERVICE": "ollama",
-        "MINIVAULT_OLLAMA_BASE_URL": ollama.url,
+        **ollama.environment,
         "MINIVAULT_ALLOWED_HOSTS": NAME,
         "MINIVAULT_MAX_BODY_BYTES": str(service_limit),
     }

@@ -26,9 +26,8 @@ def ollama() -> Iterator[OllamaStandIn]:
 @pytest.fixture(scope="module")
 def shared(ollama: OllamaStandIn, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Process]:
     """A service in a process of its own; all tests share it."""
-    environment = {"MINIVAULT_LLM_SERVICE": "ollama", "MINIVAULT_OLLAMA_BASE_URL": ollama.url}
     log_dir = tmp_path_factory.mktemp("hostile") / "logs"
-    with process(UVICORN, log_dir, **environment) as service:
+    with process(UVICORN, log_dir, **ollama.environment) as service:
         yield service
 
 

@@ -18,16 +18,11 @@ from tests.ways import PATHS, ask, connect, parse, post, read_all, receive, send
 BEGUN = 7  # pieces: some text of every protocol is among them
 
 
-def environment(ollama: OllamaStandIn) -> dict[str, str]:
-    """Return the environment of a service in front of the stand-in."""
-    return {"MINIVAULT_LLM_SERVICE": "ollama", "MINIVAULT_OLLAMA_BASE_URL": ollama.url}
-
-
 def test_a_stop_cancels_and_logs_the_streams_of_every_protocol(
     ollama: OllamaStandIn, tmp_path: Path
 ) -> None:
     ollama.answer = begin(BEGUN, end=hang)
-    with process(UVICORN + GRACE, tmp_path / "logs", **environment(ollama)) as service:
+    with process(UVICORN + GRACE, tmp_path / "logs", **ollama.environment) as service:
         connections = [connect(service.url) for _ in PATHS]
         got = []
         for path, connection in zip(PATHS, connections, strict=True):
@@ -76,7 +71,7 @@ def test_half_an_answer_in_http_1_0_ends_with_a_reset_and_a_whole_one_without(
 ) -> None:
     """There the end of the connection is all that says that an answer is whole."""
     paths = [*PATHS, "/stream"]
-    with process(UVICORN + GRACE, tmp_path / "logs", **environment(ollama)) as service:
+    with process(UVICORN + GRACE, tmp_path / "logs", **ollama.environment) as service:
         ollama.answer = like_ollama
         assert not any(ends_with_a_reset(begun(service.url, path)) for path in paths)
         refused = connect(service.url)
@@ -102,7 +97,7 @@ def test_a_client_of_http_1_0_over_tls_is_answered_and_seen_to_leave(
     pem = tmp_path / "localhost.pem"
     authority.issue_cert("localhost").private_key_and_cert_chain_pem.write_to_path(str(pem))
     tls = ["--ssl-certfile", str(pem)]
-    with starting([*UVICORN, *GRACE, *tls], tmp_path / "logs", **environment(ollama)) as service:
+    with starting([*UVICORN, *GRACE, *tls], tmp_path / "logs", **ollama.environment) as service:
         eventually(lambda: "Uvicorn running" in service.output)
         for answer in (like_ollama, begin(BEGUN, end=hang)):
             ollama.answer = answer
@@ -148,7 +143,7 @@ def test_a_kill_loses_no_answer_that_a_client_received(
     ollama: OllamaStandIn, tmp_path: Path
 ) -> None:
     ollama.answer = like_ollama
-    with process(UVICORN, tmp_path / "logs", **environment(ollama)) as service:
+    with process(UVICORN, tmp_path / "logs", **ollama.environment) as service:
         loads = [Load(service.url, path) for path in PATHS]
         eventually(lambda: all(len(load.whole) > 3 for load in loads))
         service.stop(signal.SIGKILL)
@@ -164,7 +159,7 @@ def test_behind_a_prefix_all_is_as_without_it(ollama: OllamaStandIn, tmp_path: P
     paths = ["/api/chat", "/v1/messages"]
     command = [*UVICORN, "--root-path", "/vault"]
     limit = {"MINIVAULT_IDLE_TIMEOUT": "0.2"}
-    with process(command, tmp_path / "logs", **environment(ollama), **limit) as service:
+    with process(command, tmp_path / "logs", **ollama.environment, **limit) as service:
         ollama.answer = like_ollama
         for path in paths:
             assert send(service.url, post(path, ask(path, stream=True))).status == 200

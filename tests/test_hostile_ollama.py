@@ -179,3 +179,48 @@ def test_tokens_that_come_in_time_are_no_time_out(serve: Serve, ollama: OllamaSt
     ollama.answer = tokens(*"abcdefgh", delay=0.2)
     service = serve(llm_service="ollama", ollama_base_url=ollama.url, first_token_timeout=1.0)
     assert service.client.post("/generate", json=PROMPT).json() == {"response": "abcdefgh"}
+
+
+def test_lines_may_be_cut_anywhere(vault: Service, ollama: OllamaStandIn) -> None:
+    async def answer(talk: Conversation) -> None:
+        await talk.start()
+        for text in ("日本", " 😀"):
+            for byte in talk.encode(response=text, done=False):
+                await talk.chunk(bytes([byte]))
+        await talk.chunk(b"\n\n")
+        await talk.done()
+
+    ollama.answer = answer
+    response = vault.client.post("/generate", json={"prompt": "Why?"})
+    assert response.json() == {"response": "日本 😀"}
+
+
+def test_lines_of_several_megabytes(vault: Service, ollama: OllamaStandIn) -> None:
+    ollama.answer = tokens("é" * 3_000_000, "!")
+    assert vault.client.post("/stream", json={"prompt": "?"}).text == "é" * 3_000_000 + "!"
+    assert len(vault.entry()["response"]) == 3_000_001
+
+
+def test_last_line_needs_no_counts_and_no_line_end(vault: Service, ollama: OllamaStandIn) -> None:
+    async def answer(talk: Conversation) -> None:
+        await talk.json(200, {"model": "tinyllama", "response": "", "done": True})
+
+    ollama.answer = answer
+    assert vault.client.post("/generate", json={"prompt": "?"}).json() == {"response": ""}
+    assert vault.client.post("/stream", json={"prompt": "?"}).content == b""
+    for entry in vault.entries:
+        assert entry["status"] == "ok"
+        assert entry["prompt_tokens"] is None and entry["ttft_ms"] is None
+
+
+def test_what_comes_after_the_last_line_is_no_part_of_the_answer(
+    vault: Service, ollama: OllamaStandIn
+) -> None:
+    async def answer(talk: Conversation) -> None:
+        await talk.start()
+        last = talk.encode(response="!", done=True)
+        await talk.chunk(last + talk.encode(response="more", done=False))
+        await talk.raw(b"0\r\n\r\n")
+
+    ollama.answer = answer
+    assert vault.client.post("/generate", json={"prompt": "?"}).json() == {"response": "!"}

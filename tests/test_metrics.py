@@ -48,8 +48,7 @@ def before_ollama(
     ollama: OllamaStandIn, log_dir: Path, *options: str, **environment: str
 ) -> Iterator[Process]:
     """Run a service in front of the stand-in, in a process of its own: it counts from zero."""
-    behind = {"MINIVAULT_LLM_SERVICE": "ollama", "MINIVAULT_OLLAMA_BASE_URL": ollama.url}
-    with process([*UVICORN, *options], log_dir, **behind, **environment) as service:
+    with process([*UVICORN, *options], log_dir, **ollama.environment, **environment) as service:
         yield service
 
 

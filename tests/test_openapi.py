@@ -167,3 +167,12 @@ def test_schemathesis_finds_nothing(attacked: Service, capsys: pytest.CaptureFix
 @pytest.mark.long
 def test_schemathesis_finds_nothing_in_many_tries(attacked: Service) -> None:
     print(attack(attacked, "--max-time", "120"), "requests by Schemathesis")
+
+
+def test_documentation_knows_both_endpoints_and_the_formats(serve: Serve) -> None:
+    service = serve()
+    assert service.client.get("/docs").status_code == 200
+    paths = service.client.get("/openapi.json").json()["paths"]
+    formats = paths["/stream"]["post"]["responses"]["200"]["content"]
+    assert {"text/plain", "text/event-stream", "application/x-ndjson"} <= formats.keys()
+    assert paths["/generate"]["post"]["responses"]["503"]

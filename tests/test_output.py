@@ -58,8 +58,7 @@ def service(
 ) -> Iterator[Process]:
     """A service with a key, printing in one of the ways that there are."""
     environment = {
-        "MINIVAULT_LLM_SERVICE": "ollama",
-        "MINIVAULT_OLLAMA_BASE_URL": ollama.url,
+        **ollama.environment,
         "MINIVAULT_API_KEY": KEY,
         "MINIVAULT_MAX_BODY_BYTES": "5000",
         **SETS_TIMEOUTS,

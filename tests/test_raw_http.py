@@ -234,8 +234,7 @@ def pause(ollama: OllamaStandIn) -> Pause:
 @pytest.fixture
 def live(ollama: OllamaStandIn, tmp_path: Path) -> Iterator[Process]:
     """A service in front of the stand-in, in a process of its own."""
-    environment = {"MINIVAULT_LLM_SERVICE": "ollama", "MINIVAULT_OLLAMA_BASE_URL": ollama.url}
-    with process(UVICORN, tmp_path / "logs", **environment) as service:
+    with process(UVICORN, tmp_path / "logs", **ollama.environment) as service:
         yield service
 
 

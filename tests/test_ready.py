@@ -55,3 +55,9 @@ def test_ready_does_not_wait_for_an_ollama_that_says_nothing(
         service = serve(llm_service="ollama", ollama_base_url=url, connect_timeout=0.2)
         response = service.client.get("/ready")
     assert response.status_code == 503 and "does not answer" in detail(response)
+
+
+@pytest.mark.parametrize("path", ["/health", "/ready"])
+def test_probes_answer_head(vault: Service, path: str) -> None:
+    answered = vault.client.head(path)
+    assert (answered.status_code, answered.content) == (200, b"")

@@ -1,6 +1,8 @@
 """Every setting, as an environment variable: its default, its forms, and what a bad value says."""
 
 import os
+import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -186,3 +188,18 @@ def test_base_url_goes_before_ollama_host(monkeypatch: pytest.MonkeyPatch) -> No
     monkeypatch.setenv("OLLAMA_HOST", "one")
     monkeypatch.setenv("MINIVAULT_OLLAMA_BASE_URL", "http://two:1")
     assert Settings().ollama_base_url == "http://two:1"
+
+
+def test_nothing_is_written_or_started_at_import(tmp_path: Path) -> None:
+    code = "import app, threading; print(threading.active_count())"
+    root = Path(__file__).parent.parent
+    run = subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=tmp_path,
+        env={"PYTHONPATH": str(root)},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert run.stdout == "1\n"
+    assert list(tmp_path.iterdir()) == []

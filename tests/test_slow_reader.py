@@ -48,8 +48,7 @@ def test_slow_reader_slows_ollama_down_and_buffers_stay_bounded(
 ) -> None:
     torrent = Torrent(TOKENS)
     ollama.answer = torrent
-    environment = {"MINIVAULT_LLM_SERVICE": "ollama", "MINIVAULT_OLLAMA_BASE_URL": ollama.url}
-    with process(UVICORN, tmp_path / "logs", **environment) as service:
+    with process(UVICORN, tmp_path / "logs", **ollama.environment) as service:
         before = resident(service.popen.pid)
         connection = ask(service.url, path, accept)
         eventually(lambda: torrent.sent > 0)
@@ -68,8 +67,7 @@ def test_slow_reader_slows_ollama_down_and_buffers_stay_bounded(
 
 def test_reader_that_wakes_up_gets_the_whole_answer(ollama: OllamaStandIn, tmp_path: Path) -> None:
     ollama.answer = Torrent(20_000)
-    environment = {"MINIVAULT_LLM_SERVICE": "ollama", "MINIVAULT_OLLAMA_BASE_URL": ollama.url}
-    with process(UVICORN, tmp_path / "logs", **environment) as service:
+    with process(UVICORN, tmp_path / "logs", **ollama.environment) as service:
         connection = ask(service.url, "/stream")
         time.sleep(1)
         _, _, body = drain(connection).partition(b"\r\n\r\n")

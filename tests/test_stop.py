@@ -41,11 +41,6 @@ class Client(threading.Thread):
             self.error = exc
 
 
-def settings(ollama: OllamaStandIn) -> dict[str, str]:
-    """Return the environment of a service in front of the stand-in."""
-    return {"MINIVAULT_LLM_SERVICE": "ollama", "MINIVAULT_OLLAMA_BASE_URL": ollama.url}
-
-
 def with_open_streams(service: Process, ollama: OllamaStandIn) -> tuple[Client, Client, Client]:
     """Open one request of each kind and return them when all are being answered."""
     clients = (
@@ -65,7 +60,7 @@ def test_what_is_left_after_the_grace_period_is_cancelled_and_logged(
 ) -> None:
     ollama.answer = then("Blue", end=hang)
     command = UVICORN + GRACE + workers
-    with process(command, tmp_path / "logs", **settings(ollama)) as service:
+    with process(command, tmp_path / "logs", **ollama.environment) as service:
         generate, plain, events = with_open_streams(service, ollama)
         assert service.stop(signal_number) == 0, service.output
         for client in (generate, plain, events):
@@ -85,7 +80,7 @@ def test_running_answers_may_finish_within_the_grace_period(
     ollama: OllamaStandIn, tmp_path: Path, command: list[str]
 ) -> None:
     ollama.answer = tokens(*"abcdefghijklmnop", delay=0.1)
-    with process(command, tmp_path / "logs", **settings(ollama)) as service:
+    with process(command, tmp_path / "logs", **ollama.environment) as service:
         clients = with_open_streams(service, ollama)
         assert service.stop(signal.SIGTERM) == 0, service.output
         for client in clients:
@@ -100,7 +95,7 @@ def test_a_second_interrupt_cancels_and_logs_where_there_is_no_grace_period(
     ollama: OllamaStandIn, tmp_path: Path, command: list[str]
 ) -> None:
     ollama.answer = then("Blue", end=hang)
-    with process(command, tmp_path / "logs", **settings(ollama)) as service:
+    with process(command, tmp_path / "logs", **ollama.environment) as service:
         with_open_streams(service, ollama)
         service.popen.send_signal(signal.SIGINT)
         eventually(lambda: "Waiting for connections to close" in service.output)

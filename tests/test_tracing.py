@@ -102,8 +102,7 @@ def receiver() -> Iterator[Receiver]:
 def traced(url: str, ollama: OllamaStandIn, tmp_path: Path, **more: str) -> Iterator[Process]:
     """Run a service that sends its traces there, in front of the stand-in."""
     environment = {
-        "MINIVAULT_LLM_SERVICE": "ollama",
-        "MINIVAULT_OLLAMA_BASE_URL": ollama.url,
+        **ollama.environment,
         "FASTAPI_OTEL_AUTO_CONFIGURE": "true",
         "OTEL_EXPORTER_OTLP_ENDPOINT": url,
         "OTEL_BSP_SCHEDULE_DELAY": "100",
