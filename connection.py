@@ -11,8 +11,8 @@ a request can do more than raise. `uvicorn --http connection:Connection` puts it
 4. In HTTP/1.0 the end of the connection is the end of the answer, and half an answer looks whole.
    Here a half one ends with a reset: what has arrived can be read, and then an error. Over TLS or
    a Unix socket it still looks whole.
-5. h11 walks through its states for every piece of a body, which leaves it where it is, and takes a
-   seventh of all the time that a token costs. Here a piece goes straight to what frames it.
+5. h11 walks through its states for every piece of a body, which leaves it where it is and was a
+   seventh of all that a token cost. Here a piece goes straight to what frames it.
 
 And the app finds the connection's transport in a request's state.
 """

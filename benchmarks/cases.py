@@ -12,7 +12,7 @@ from typing import Any
 
 from linux import cpu_seconds, memory_growth
 from load import Job
-from servers import LITELLM, MINIVAULT, NGINX, OBVIOUS, OLLAMA, WITHOUT_LOG
+from servers import BARE, LITELLM, MINIVAULT, NGINX, OBVIOUS, OLLAMA, WITHOUT_LOG
 from servers import Server, Starter, nginx_program, question
 
 LOAD_PROGRAM = str(Path(__file__).parent / "load.py")
@@ -42,6 +42,7 @@ VAULT_COMPLETIONS = Way(f"MiniVault {COMPLETIONS}", MINIVAULT, COMPLETIONS)
 PROXY = Way("nginx /api/generate", NGINX, "/api/generate")
 PROXY_CHAT = Way(f"nginx {CHAT}", NGINX, CHAT)
 PROXY_COMPLETIONS = Way(f"nginx {COMPLETIONS}", NGINX, COMPLETIONS)
+BARELY = Way("the bare libraries /api/generate", BARE, "/api/generate")
 OBVIOUS_STREAM = Way("the obvious way /stream", OBVIOUS, "/stream", rounds=2)
 OBVIOUS_GENERATE = Way("the obvious way /generate", OBVIOUS, "/generate", rounds=2)
 LITE = Way(f"LiteLLM {COMPLETIONS}", LITELLM, COMPLETIONS, rounds=2)
@@ -84,7 +85,7 @@ PACED = Case(
     Load(100, tokens=160, pace=40, opening=1),
     (
         *(PROXY, PROXY_CHAT, PROXY_COMPLETIONS, VAULT_CHAT, VAULT_COMPLETIONS),
-        *(STREAM, SSE, NDJSON, LOG_OFF, OBVIOUS_STREAM, LITE),
+        *(STREAM, SSE, NDJSON, LOG_OFF, BARELY, OBVIOUS_STREAM, LITE),
     ),
     rounds=4,
 )

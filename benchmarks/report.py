@@ -67,6 +67,8 @@ HEADLINES = (
     Headline(CPU, cases.PACED, cases.VAULT_COMPLETIONS, cases.PROXY_COMPLETIONS),
     Headline(CPU, cases.PACED, cases.VAULT_CHAT, cases.STREAM),
     Headline(CPU, cases.PACED, cases.VAULT_COMPLETIONS, cases.STREAM),
+    Headline(CPU, cases.PACED, cases.BARELY, cases.PROXY),
+    Headline(CPU, cases.PACED, cases.STREAM, cases.BARELY),
     Headline(CPU, cases.PACED, cases.OBVIOUS_STREAM, cases.STREAM),
     Headline(CPU, cases.PACED, cases.LITE, cases.STREAM),
     Headline(CPU, cases.PACED, cases.LITE, cases.VAULT_COMPLETIONS),

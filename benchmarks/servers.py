@@ -24,8 +24,11 @@ ROOT = HERE.parent
 START_SECONDS = 90
 STOP_SECONDS = 10
 OLLAMA, NGINX, OBVIOUS, LITELLM = "Ollama", "nginx", "the obvious way", "LiteLLM"
-MINIVAULT, WITHOUT_LOG = "MiniVault", "MiniVault, log off"
-FIRST_ANSWER = {OLLAMA: "/api/generate", NGINX: "/api/generate", LITELLM: "/v1/chat/completions"}
+MINIVAULT, WITHOUT_LOG, BARE = "MiniVault", "MiniVault, log off", "the bare libraries"
+FIRST_ANSWER = {
+    **dict.fromkeys((OLLAMA, NGINX, BARE), "/api/generate"),
+    LITELLM: "/v1/chat/completions",
+}
 LITELLM_FOLDER = HERE / ".cache" / "litellm"
 LITELLM_CONFIG = """
 model_list:
@@ -136,7 +139,7 @@ class Starter:
             command = [sys.executable, "-m", "uvicorn", "--app-dir", str(HERE), "obvious:app"]
             environment = {"OLLAMA_HOST": f"http://127.0.0.1:{ollama_port}"}
             return [*command, *listen, "--no-access-log"], environment
-        app = {WITHOUT_LOG: "app_without_log:app"}.get(name, "app:app")
+        app = {WITHOUT_LOG: "app_without_log:app", BARE: "bare:app"}.get(name, "app:app")
         return [*served(app), *listen], {
             "PYTHONPATH": f"{ROOT}:{HERE}",
             "OLLAMA_HOST": f"http://127.0.0.1:{ollama_port}",
