@@ -71,10 +71,20 @@ def create_socket(address: Any) -> socket.socket:
 
 
 class Handler(ResponseHandler):
-    """Resumes only what was paused: aiohttp 3.14 runs its parser once more after every read."""
+    """Resumes only where there was a pause.
+
+    aiohttp 3.14 runs its parser over nothing after every read, which costs a token a twentieth and
+    is of use only once the parser has paused: some of its pauses outlast the reading's.
+    """
+
+    has_paused = False
+
+    def pause_reading(self) -> None:
+        self.has_paused = True
+        super().pause_reading()
 
     def resume_reading(self, resume_parser: bool = True) -> None:
-        if self._reading_paused:
+        if self.has_paused:
             super().resume_reading(resume_parser)
 
 

@@ -272,6 +272,31 @@ def test_tokens_that_arrive_together_are_read_together() -> None:
     asyncio.run(main())
 
 
+def test_pause_at_the_end_of_a_read_does_not_hold_up_what_follows() -> None:
+    """aiohttp pauses at more than 16,384 HTTP chunks, its parser until the next one."""
+    many, last = b"1\r\n\n\r\n" * 16385, b"1\r\n!\r\n" * 6 + b"0\r\n\r\n"
+    goes_on = asyncio.Event()
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n" + many)
+        await goes_on.wait()
+        writer.write(last)
+        await reader.readuntil(b"never")
+
+    async def main() -> None:
+        async with client_of(serve) as (client, _), asyncio.timeout(30):
+            async with client.stream("GET", "/") as response:
+                body = b""
+                async for part in response.aiter_raw():
+                    body += part
+                    if len(body) == 16385:
+                        goes_on.set()
+        assert body == b"\n" * 16385 + b"!" * 6
+
+    asyncio.run(main())
+
+
 def test_https_is_verified() -> None:
     async def main() -> None:
         certificate = trustme.CA().issue_cert("127.0.0.1")
