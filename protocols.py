@@ -13,11 +13,13 @@ The shapes are those of bytes recorded from Ollama 0.33. When the model's proces
 """
 
 from abc import ABC, abstractmethod
+from types import NoneType
 from typing import Any, ClassVar, TypeGuard
 
 from exchange import Asked, Chunk, ToolCallPiece
 
 Json = dict[str, Any]
+TEXT, FLAG = {str, NoneType}, {bool, NoneType}
 
 
 def text(value: object) -> str | None:
@@ -122,21 +124,17 @@ class Native(Protocol):
 
     def fits(self, event: Json) -> bool:
         """Return whether what is there of the event has the types that it should have."""
-        return (
-            isinstance(event.get("response") or "", str)
-            and isinstance(event.get("thinking") or "", str)
-            and isinstance(event.get("done") or False, bool)
-            and isinstance(event.get("error") or "", str)
-        )
+        texts = type(event.get("response")), type(event.get("thinking")), type(event.get("error"))
+        return TEXT.issuperset(texts) and type(event.get("done")) in FLAG
 
     def note(self, event: Json, chunk: Chunk, *, streamed: bool) -> None:
-        message = event["message"] if isinstance(event.get("message"), dict) else event
+        message = a_dict(event.get("message")) or event
         chunk.model = text(event.get("model"))
-        chunk.response += text(message.get("response") or message.get("content")) or ""
+        chunk.response += text(message.get("response")) or text(message.get("content")) or ""
         if "thinking" in message:
             chunk.thinking += text(message["thinking"]) or ""
         if "tool_calls" in message:
-            for call in map(a_dict, a_list(message["tool_calls"])):
+            for call in filter(None, map(a_dict, a_list(message["tool_calls"]))):
                 # each is whole; its index is its place in the line and says nothing over several
                 note_function(chunk, f"{len(chunk.tool_calls or ())} of {id(event)}", call)
         if event.get("done"):
@@ -162,7 +160,7 @@ class ChatCompletions(Protocol):
         chunk.model = text(event.get("model"))
         for choice in map(a_dict, a_list(event.get("choices"))):
             message = a_dict(choice.get("delta") or choice.get("message"))
-            chunk.response += text(choice.get("text") or message.get("content")) or ""
+            chunk.response += text(choice.get("text")) or text(message.get("content")) or ""
             if "reasoning" in message:
                 chunk.thinking += text(message["reasoning"]) or ""
             if "tool_calls" in message:

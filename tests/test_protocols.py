@@ -77,6 +77,31 @@ def test_what_is_no_number_of_tokens_is_as_absent(count: object) -> None:
     assert (chunk.done, chunk.error, chunk.response_tokens) == (True, None, None)
 
 
+WRONG = (5, True, [""], {"text": "x"}, None)
+
+
+@pytest.mark.parametrize("wrong", WRONG)
+def test_what_has_another_type_hides_nothing(wrong: object) -> None:
+    calls = [0, {"function": {"name": "look", "arguments": {}}}]
+    message = {"response": wrong, "content": "Blue", "tool_calls": calls}
+    for event in ({"message": message}, {**message, "message": {}}):
+        chunk, _ = read("/api/chat", Framing.LINES, json.dumps(event).encode() + b"\n")
+        assert chunk.response == "Blue" and chunk.tool_calls
+        assert [piece.name for piece in chunk.tool_calls] == ["look"]
+    choice = {"text": wrong, "delta": {"content": "Blue", "tool_calls": calls}}
+    data = b"data: " + json.dumps({"choices": [choice]}).encode() + b"\n\n"
+    chunk, _ = read("/v1/chat/completions", Framing.EVENTS, data)
+    assert chunk.response == "Blue" and chunk.tool_calls
+
+
+@pytest.mark.parametrize("key", ["response", "thinking", "done", "error"])
+def test_what_has_another_type_is_a_fault_where_the_protocol_is_ours_to_keep(key: str) -> None:
+    for value in (0, 5, [], {}, "" if key == "done" else False):
+        reader = AnswerReader(PROTOCOLS["/api/generate"], Framing.LINES, strict=True)
+        line = {"response": "Blue", "done": False, key: value}
+        assert "not its protocol" in (reader.feed(json.dumps(line).encode() + b"\n").error or "")
+
+
 @pytest.mark.parametrize("path", ["/api/chat", "/api/version", "/v1/models"])
 def test_without_the_gateway_its_paths_are_not_there(
     serve: Serve, ollama: OllamaStandIn, path: str
