@@ -69,10 +69,7 @@ UNPACKERS: dict[str, Callable[[io.BytesIO], Any]] = {
 }
 UNPACK_ERRORS = (EOFError, OSError, zlib.error, zstd.ZstdError)
 
-router = APIRouter(
-    route_class=KeyedRoute,
-    tags=["Ollama's own interfaces, passed on unchanged"],
-)
+router = APIRouter(route_class=KeyedRoute, tags=["Ollama's own interfaces, passed on unchanged"])
 
 
 def ollama_behind(request: Request) -> OllamaLLMService:
@@ -120,6 +117,8 @@ class Passage:
         self._body = body
         self._protocol = protocol
         self.framing = Framing.DOCUMENT
+        self.takes_more = False
+        """Whether something can be said behind what has come."""
         self.head: Message = {"type": "http.response.start"}
 
     async def chunks(self) -> AsyncGenerator[Chunk, None]:
@@ -135,6 +134,7 @@ class Passage:
             self.head["headers"] = end_to_end(answer.headers.raw, b"date")  # uvicorn has its own
             if answer.status < 400:
                 self.framing = Framing.of(answer.headers.get("content-type", ""))
+            self.takes_more = self.framing is not Framing.DOCUMENT and not answer.has_length
             if self._protocol is None:
                 passing = answer.pieces()
             else:
@@ -165,7 +165,7 @@ class Unchanged(Format):
 
     def failure(self, exc: Exception) -> bytes:
         """Say what MiniVault itself refuses; an answer that Ollama broke off just breaks off."""
-        if isinstance(exc, BrokenAnswerError) or self._passage.framing is Framing.DOCUMENT:
+        if isinstance(exc, BrokenAnswerError) or not self._passage.takes_more:
             return b""
         said = to_json(refusal(self._path, 502, str(exc)))
         torn = b"" if self._ends_line else b"\n"

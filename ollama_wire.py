@@ -155,6 +155,7 @@ class OllamaAnswer:
     def __init__(self, response: httpx.Response, deadline: Deadline, idle_seconds: float) -> None:
         self.status = response.status_code
         self.headers = response.headers
+        self.has_length = "content-length" in response.headers
         self.has_token = False
         self._reads = aiter(response.stream)  # type: ignore[arg-type]
         self._deadline = deadline
@@ -182,8 +183,7 @@ class OllamaAnswer:
             if chunk.done:
                 self._deadline.renew(END_SECONDS)
                 # behind a length that is not reached no body can be finished
-                has_length = "content-length" in self.headers
-                with suppress(*(() if has_length else (TimeoutError, httpx.TransportError))):
+                with suppress(*(() if self.has_length else (TimeoutError, httpx.TransportError))):
                     while data := await self._next():
                         yield Chunk(wire=data)
                 return

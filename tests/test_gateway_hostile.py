@@ -6,7 +6,7 @@ from collections.abc import Iterator
 import pytest
 
 from tests.conftest import begin_anew, read_log
-from tests.ollama_stand_in import Conversation, OllamaStandIn, like_ollama
+from tests.ollama_stand_in import Conversation, OllamaStandIn, hang, like_ollama
 from tests.processes import UVICORN, Process, process
 from tests.ways import PATHS, Answer, ask, http, post, send
 
@@ -100,6 +100,21 @@ def test_length_that_is_not_reached_leaves_the_body_unfinished(
     answer = answers(live, ollama, "/api/chat", data)
     assert answer.body == TEXT and not answer.is_whole
     assert [entry["response"] for entry in read_log(live.log_dir)] == ["Hi"]
+
+
+def test_length_that_is_not_reached_in_time_is_not_filled_up_with_words_of_ours(
+    live: Process, ollama: OllamaStandIn
+) -> None:
+    line = b'{"message":{"content":"Hi"},"done":true}\n'
+    head = b"HTTP/1.1 200 OK\r\nContent-Type: application/x-ndjson\r\n"
+
+    async def answer(talk: Conversation) -> None:
+        await talk.raw(head + b"Content-Length: %d\r\n\r\n%s" % (len(line) + 10, line))
+        await hang(talk)
+
+    ollama.answer = answer
+    got = send(live.url, post("/api/chat", ask("/api/chat")))
+    assert got.body == line and not got.is_whole
 
 
 INDICES = ("[0]", "{}", "null", '"0"', "-1", "0.5", "true")
