@@ -17,6 +17,9 @@ from protocols import Protocol, error_words
 MAX_EVENT_BYTES = 64 * 2**20
 """The longest line, or whole document, that is read."""
 
+LONG_BYTES = 2**18
+"""From here on an event is read by itself: each that ends in the same read would copy its text."""
+
 MAX_EARLY_BYTES = 2**28
 """How much of an event is read, again and again, before its end has come, in case it was only its
 line end that has not: a client may take the answer for whole by then."""
@@ -45,7 +48,8 @@ class Framing(Enum):
 
 class AnswerReader:
     """Reads along as an answer's bytes pass: what `feed` returns holds just these bytes and what
-    they mean, with `done` or `error` at the end, after which nothing more is read.
+    they mean, with `done` or `error` at the end, after which nothing more is read. `left` is what
+    it did not take, and comes next.
 
     A strict one ends at what is not of the protocol, any other passes it over.
     """
@@ -58,6 +62,7 @@ class AnswerReader:
         self._is_events = framing is Framing.EVENTS
         self._status = status
         self._strict = strict
+        self.left = b""
         self._over = False
         self._begun: list[bytes] = []
         self._begun_bytes = 0
@@ -65,6 +70,10 @@ class AnswerReader:
 
     def feed(self, data: bytes) -> Chunk:
         """Return what the events that the data completes mean."""
+        self.left = b""
+        if self._begun_bytes > LONG_BYTES and not self._is_document:
+            end = data.find(b"\n") + 1 or len(data)
+            data, self.left = data[:end], data[end:]
         chunk = Chunk(wire=data)
         if self._over:
             return chunk
@@ -176,7 +185,7 @@ class OllamaAnswer:
             httpx.TransportError: the connection was lost.
         """
         now = asyncio.get_running_loop().time
-        while data := await self._next():
+        while data := reader.left or await self._next():
             chunk = reader.feed(data)
             paused_at = now()
             yield chunk
@@ -184,8 +193,8 @@ class OllamaAnswer:
                 self._deadline.renew(END_SECONDS)
                 # behind a length that is not reached no body can be finished
                 with suppress(*(() if self.has_length else (TimeoutError, httpx.TransportError))):
-                    while data := await self._next():
-                        yield Chunk(wire=data)
+                    while data := reader.left or await self._next():
+                        yield reader.feed(data)
                 return
             if chunk.has_token:
                 self.has_token = True

@@ -201,6 +201,21 @@ def test_lines_of_several_megabytes(vault: Service, ollama: OllamaStandIn) -> No
     assert len(vault.entry()["response"]) == 3_000_001
 
 
+def test_what_ends_with_a_long_line_in_one_read_is_whole(
+    vault: Service, ollama: OllamaStandIn
+) -> None:
+    async def answer(talk: Conversation) -> None:
+        long, more = talk.encode(response="x" * 10**6), talk.encode(response="y") * 1000
+        await talk.start()
+        await talk.chunk(long + more + talk.encode(response="z", done=True))
+        await talk.raw(b"0\r\n\r\n")
+
+    ollama.answer = answer
+    text = "x" * 10**6 + "y" * 1000 + "z"
+    assert vault.client.post("/stream", json={"prompt": "?"}).text == text
+    assert [entry["response"] for entry in vault.entries] == [text]
+
+
 def test_last_line_needs_no_counts_and_no_line_end(vault: Service, ollama: OllamaStandIn) -> None:
     async def answer(talk: Conversation) -> None:
         await talk.json(200, {"model": "tinyllama", "response": "", "done": True})

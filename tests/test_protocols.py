@@ -69,6 +69,18 @@ def test_answer_is_whole_with_its_last_brace_in_however_many_pieces(framing: Fra
     assert reader.feed(data.rpartition(b"]")[2]).done
 
 
+def test_a_long_event_is_read_by_itself() -> None:
+    """Else each of many small ones that end in the same read would copy its text."""
+    long = json.dumps({"response": "x" * 10**6}).encode() + b"\n"
+    small = b'{"response":"y"}\n' * 3
+    reader = AnswerReader(PROTOCOLS["/api/generate"], Framing.LINES)
+    reader.feed(long[:-9])
+    last = reader.feed(long[-9:] + small)
+    assert (last.wire, len(last.response), reader.left) == (long[-9:], 10**6, small)
+    after = reader.feed(reader.left)
+    assert (after.wire, after.response, reader.left) == (small, "yyy", b"")
+
+
 @pytest.mark.parametrize("count", [True, -1, 2.5, "3", 10**400, None])
 def test_what_is_no_number_of_tokens_is_as_absent(count: object) -> None:
     line = {"model": "m", "response": "", "done": True, "eval_count": count}
