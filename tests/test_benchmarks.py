@@ -63,7 +63,9 @@ def test_the_cpu_time_of_all_workers_counts(tmp_path: Path) -> None:
             and [int(pid) for pid in found]
         )
         for number in range(20):
-            answer = httpx.post(f"{service.url}/generate", json={"prompt": f"{number}"})
+            answer = httpx.post(
+                f"{service.url}/generate", json={"prompt": f"{number}"}, timeout=DEADLINE
+            )
             assert answer.status_code == 200
         alone = sum(cpu_seconds(pid) for pid in workers)
         assert set(workers) < set(family(service.popen.pid))

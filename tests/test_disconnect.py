@@ -70,7 +70,9 @@ def test_many_that_leave_and_stay_have_one_entry_each(
         whole.append(answer.headers["x-request-id"])
 
     def leave() -> None:
-        with httpx.stream("POST", f"{vault.url}/stream", json={"prompt": "leave"}) as answer:
+        with httpx.stream(
+            "POST", f"{vault.url}/stream", json={"prompt": "leave"}, timeout=DEADLINE
+        ) as answer:
             next(answer.iter_raw())
 
     threads = [threading.Thread(target=target) for target in (stay, leave) * 20]
