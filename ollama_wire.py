@@ -71,19 +71,13 @@ class AnswerReader:
     def feed(self, data: bytes) -> Chunk:
         """Return what the events that the data completes mean."""
         self.left = b""
+        if self._over:
+            return Chunk(wire=data)
         if self._begun_bytes > LONG_BYTES and not self._is_document:
             end = data.find(b"\n") + 1 or len(data)
             data, self.left = data[:end], data[end:]
         chunk = Chunk(wire=data)
-        if self._over:
-            return chunk
-        if self._is_document or b"\n" not in data:
-            lines, rest = [], data
-        else:
-            if self._begun:
-                data = b"".join([*self._begun, data])
-                self._forget_begun()
-            *lines, rest = data.split(b"\n")
+        *lines, rest = self._split(data)
         for line in lines:
             if line:
                 self._read(line, chunk)
@@ -109,6 +103,15 @@ class AnswerReader:
             elif not self._over:
                 chunk.error = CUT_OFF
         return chunk
+
+    def _split(self, data: bytes) -> list[bytes]:
+        """Return the lines that the data ends, and what comes behind the last of them."""
+        if self._is_document or b"\n" not in data:
+            return [data]
+        if self._begun:
+            data = b"".join([*self._begun, data])
+            self._forget_begun()
+        return data.split(b"\n")
 
     def _forget_begun(self) -> None:
         self._begun = []

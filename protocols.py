@@ -82,8 +82,9 @@ def note_call(chunk: Chunk, key: str | int, id: object, name: object, arguments:
 
 def note_function(chunk: Chunk, key: str | int, call: Json) -> None:
     """Note a piece of a tool call, as Ollama and OpenAI's older interfaces write it."""
-    function = a_dict(call.get("function"))
-    note_call(chunk, key, call.get("id"), function.get("name"), function.get("arguments"))
+    if call:  # what is no object is as absent
+        function = a_dict(call.get("function"))
+        note_call(chunk, key, call.get("id"), function.get("name"), function.get("arguments"))
 
 
 class Protocol(ABC):
@@ -134,7 +135,7 @@ class Native(Protocol):
         if "thinking" in message:
             chunk.thinking += text(message["thinking"]) or ""
         if "tool_calls" in message:
-            for call in filter(None, map(a_dict, a_list(message["tool_calls"]))):
+            for call in map(a_dict, a_list(message["tool_calls"])):
                 # each is whole; its index is its place in the line and says nothing over several
                 note_function(chunk, f"{len(chunk.tool_calls or ())} of {id(event)}", call)
         if event.get("done"):
@@ -166,8 +167,7 @@ class ChatCompletions(Protocol):
             if "tool_calls" in message:
                 for position, call in enumerate(map(a_dict, a_list(message["tool_calls"]))):
                     note_function(chunk, an_index(call.get("index"), position), call)
-            if choice.get("finish_reason"):
-                chunk.finish_reason = text(choice["finish_reason"]) or chunk.finish_reason
+            chunk.finish_reason = text(choice.get("finish_reason")) or chunk.finish_reason
         if "usage" in event:
             note_usage(event["usage"], chunk)
         if "error" in event:

@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 
+import ollama_wire
 from exchange import Chunk
 from ollama_wire import AnswerReader, Framing
 from protocols import PROTOCOLS
@@ -81,6 +82,16 @@ def test_a_long_event_is_read_by_itself() -> None:
     assert (after.wire, after.response, reader.left) == (small, "yyy", b"")
 
 
+def test_behind_an_event_that_is_too_long_nothing_is_read_or_cut(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(ollama_wire, "MAX_EVENT_BYTES", 10**6)
+    reader = AnswerReader(PROTOCOLS["/api/generate"], Framing.LINES)
+    assert "more than 1000000 bytes" in (reader.feed(b"x" * (10**6 + 1)).error or "")
+    rest = b"\n" * 1000
+    assert (reader.feed(rest).wire, reader.left) == (rest, b"")
+
+
 @pytest.mark.parametrize("count", [True, -1, 2.5, "3", 10**400, None])
 def test_what_is_no_number_of_tokens_is_as_absent(count: object) -> None:
     line = {"model": "m", "response": "", "done": True, "eval_count": count}
@@ -104,6 +115,7 @@ def test_what_has_another_type_hides_nothing(wrong: object) -> None:
     data = b"data: " + json.dumps({"choices": [choice]}).encode() + b"\n\n"
     chunk, _ = read("/v1/chat/completions", Framing.EVENTS, data)
     assert chunk.response == "Blue" and chunk.tool_calls
+    assert [piece.name for piece in chunk.tool_calls] == ["look"]
 
 
 @pytest.mark.parametrize("key", ["response", "thinking", "done", "error"])
