@@ -7,11 +7,10 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import httpx
 import pytest
 
 from tests.conftest import DEADLINE, eventually
-from tests.processes import GRACE, ROOT, UVICORN, process
+from tests.processes import CLIENT, GRACE, ROOT, UVICORN, process
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="it reads /proc")
 
@@ -63,9 +62,7 @@ def test_the_cpu_time_of_all_workers_counts(tmp_path: Path) -> None:
             and [int(pid) for pid in found]
         )
         for number in range(20):
-            answer = httpx.post(
-                f"{service.url}/generate", json={"prompt": f"{number}"}, timeout=DEADLINE
-            )
+            answer = CLIENT.post(f"{service.url}/generate", json={"prompt": f"{number}"})
             assert answer.status_code == 200
         alone = sum(cpu_seconds(pid) for pid in workers)
         assert set(workers) < set(family(service.popen.pid))

@@ -21,7 +21,7 @@ import yaml
 from settings import PREFIX, Settings
 from tests.conftest import DEADLINE, eventually
 from tests.ollama_stand_in import OllamaStandIn
-from tests.processes import ROOT, process, starting
+from tests.processes import CLIENT, ROOT, process, starting
 
 # the tests may run as root, where the image's user is not there
 START = """
@@ -55,7 +55,7 @@ def test_the_port_opens_when_the_model_is_there(ollama: OllamaStandIn, tmp_path:
         eventually(lambda: WAITS in service.output)
         time.sleep(0.2)  # some tries more, of which nothing is said
         with pytest.raises(httpx.ConnectError):
-            httpx.get(service.url, timeout=DEADLINE)
+            CLIENT.get(service.url)
         ollama.models = ["tinyllama:latest"]
         service.wait_until_up()
         assert service.output.count(WAITS) == 1
@@ -93,10 +93,10 @@ def test_the_output_leaves_out_good_probes_and_queries(
     ollama: OllamaStandIn, tmp_path: Path
 ) -> None:
     with process(STARTED, tmp_path / "logs", **beside(ollama)) as service:
-        httpx.get(f"{service.url}/ready", timeout=DEADLINE)
+        CLIENT.get(f"{service.url}/ready")
         ollama.models = []
-        httpx.get(f"{service.url}/ready", timeout=DEADLINE)
-        httpx.get(f"{service.url}/nothing?q=private", timeout=DEADLINE)
+        CLIENT.get(f"{service.url}/ready")
+        CLIENT.get(f"{service.url}/nothing?q=private")
         eventually(lambda: "/nothing" in service.output)
         lines = re.findall(r'"(\w+ .+?) HTTP/1.1" (\d+)', service.output)
         assert lines == [("GET /ready", "503"), ("GET /nothing", "404")]
@@ -109,7 +109,7 @@ def test_the_output_can_be_json_lines(ollama: OllamaStandIn, tmp_path: Path) -> 
         eventually(lambda: WAITS in service.output)
         ollama.models = ["tinyllama:latest"]
         service.wait_until_up()
-        httpx.get(f"{service.url}/nothing?q=private", timeout=DEADLINE)
+        CLIENT.get(f"{service.url}/nothing?q=private")
         assert service.stop(signal.SIGTERM) == 0
         lines = [json.loads(line) for line in service.output.splitlines()]
     said = {"level", "logger", "message", "timestamp"}

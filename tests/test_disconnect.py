@@ -5,12 +5,11 @@ import threading
 import time
 from pathlib import Path
 
-import httpx
 import pytest
 
 from tests.conftest import DEADLINE, Service, eventually, read_log
 from tests.ollama_stand_in import OllamaStandIn, hang, then, tokens
-from tests.processes import UVICORN, process
+from tests.processes import CLIENT, UVICORN, process
 
 ASK = b'{"prompt": "Why?"}'
 
@@ -66,13 +65,11 @@ def test_many_that_leave_and_stay_have_one_entry_each(
     whole: list[str] = []
 
     def stay() -> None:
-        answer = httpx.post(f"{vault.url}/stream", json={"prompt": "stay"}, timeout=DEADLINE)
+        answer = CLIENT.post(f"{vault.url}/stream", json={"prompt": "stay"})
         whole.append(answer.headers["x-request-id"])
 
     def leave() -> None:
-        with httpx.stream(
-            "POST", f"{vault.url}/stream", json={"prompt": "leave"}, timeout=DEADLINE
-        ) as answer:
+        with CLIENT.stream("POST", f"{vault.url}/stream", json={"prompt": "leave"}) as answer:
             next(answer.iter_raw())
 
     threads = [threading.Thread(target=target) for target in (stay, leave) * 20]

@@ -5,13 +5,12 @@ import sys
 from pathlib import Path
 from subprocess import run
 
-import httpx
 import pytest
 
 from log_key import key_beside, log_key
 from settings import Settings
-from tests.conftest import DEADLINE, Serve, eventually
-from tests.processes import GRACE, ROOT, UVICORN, process
+from tests.conftest import Serve, eventually
+from tests.processes import CLIENT, GRACE, ROOT, UVICORN, process
 from tests.test_log_http import KEY, readers
 
 
@@ -41,8 +40,8 @@ def test_the_key_is_made_once_beside_the_log(serve: Serve) -> None:
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
     assert stat.S_IMODE(service.log_dir.stat().st_mode) == 0o700
     headers = {"Authorization": f"Bearer {path.read_text().strip()}"}
-    assert httpx.get(f"{service.url}/log", headers=headers, timeout=DEADLINE).status_code == 200
-    assert httpx.get(f"{serve().url}/log", headers=headers, timeout=DEADLINE).status_code == 200
+    assert CLIENT.get(f"{service.url}/log", headers=headers).status_code == 200
+    assert CLIENT.get(f"{serve().url}/log", headers=headers).status_code == 200
 
 
 @pytest.mark.parametrize("was", [None, "", "short\n"])

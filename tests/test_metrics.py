@@ -18,12 +18,11 @@ from prometheus_client.parser import text_string_to_metric_families
 from metrics import MAX_MODELS, OTHER
 from tests.conftest import DEADLINE, eventually, read_log
 from tests.ollama_stand_in import Conversation, OllamaStandIn, hang, like_ollama, refuse, then
-from tests.processes import UVICORN, Process, free_port, process, workers
+from tests.processes import CLIENT, UVICORN, Process, free_port, process, workers
 from tests.test_alerts import METRICS, needs_promtool
 
 Series = dict[tuple[str, ...], float]
 PROMETHEUS = shutil.which("prometheus")
-CLIENT = httpx.Client(timeout=DEADLINE, trust_env=False, headers={"Connection": "close"})
 CHAT = {"model": "tinyllama", "messages": [{"role": "user", "content": "Why?"}]}
 
 

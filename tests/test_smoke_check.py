@@ -152,5 +152,6 @@ def test_pytest_does_not_collect_it() -> None:
         env=os.environ | {"PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"},  # they take longest
         capture_output=True,
         text=True,
+        timeout=5 * DEADLINE,
     )
     assert run.returncode == pytest.ExitCode.NO_TESTS_COLLECTED, run.stdout

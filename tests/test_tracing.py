@@ -7,14 +7,13 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
-import httpx
 import pytest
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 from opentelemetry.proto.trace.v1.trace_pb2 import Span, Status
 
 from tests.conftest import DEADLINE, eventually, read_log
 from tests.ollama_stand_in import OllamaStandIn, hang, like_ollama, refuse, then
-from tests.processes import GRACE, UVICORN, Process, process
+from tests.processes import CLIENT, GRACE, UVICORN, Process, process
 from tests.test_client import open_connections
 
 TRACE = "0af7651916cd43dd8448eb211c80319c"
@@ -138,9 +137,7 @@ def test_trace_goes_from_the_client_through_the_entry_to_ollama(
     operation: str,
     headers: dict[str, str],
 ) -> None:
-    assert (
-        httpx.post(live.url + path, json=body, headers=headers, timeout=DEADLINE).status_code == 200
-    )
+    assert CLIENT.post(live.url + path, json=body, headers=headers).status_code == 200
     (entry,) = read_log(live.log_dir)
     span = receiver.span(path)
     assert entry["trace_id"] == span.trace_id.hex()
@@ -170,17 +167,12 @@ def test_failures_are_marked_and_nothing_of_contents_is_sent(
 ) -> None:
     secret = "a-word-of-the-prompt"
     ollama.answer = refuse(500, f"cannot {secret}")
-    assert (
-        httpx.post(f"{live.url}/generate", json={"prompt": secret}, timeout=DEADLINE).status_code
-        == 502
-    )
+    assert CLIENT.post(f"{live.url}/generate", json={"prompt": secret}).status_code == 502
     misspelt = {"prompt": secret, "temprature": secret}
-    assert httpx.post(f"{live.url}/stream", json=misspelt, timeout=DEADLINE).status_code == 422
+    assert CLIENT.post(f"{live.url}/stream", json=misspelt).status_code == 422
     ollama.answer = then(secret, end=refuse(500, "no HTTP"))
     lines = {"Accept": "application/x-ndjson"}
-    answer = httpx.post(
-        f"{live.url}/stream", json={"prompt": secret}, headers=lines, timeout=DEADLINE
-    )
+    answer = CLIENT.post(f"{live.url}/stream", json={"prompt": secret}, headers=lines)
     assert "broke off" in answer.text
     failed = receiver.span("/generate")
     assert failed.status.code == Status.STATUS_CODE_ERROR
@@ -199,9 +191,7 @@ def test_client_that_leaves_is_still_seen(
     live: Process, receiver: Receiver, ollama: OllamaStandIn
 ) -> None:
     ollama.answer = then("Blue", end=hang)
-    with httpx.stream(
-        "POST", f"{live.url}/stream", json={"prompt": "x"}, timeout=DEADLINE
-    ) as answer:
+    with CLIENT.stream("POST", f"{live.url}/stream", json={"prompt": "x"}) as answer:
         pieces = answer.iter_bytes()
         next(pieces)
     assert ollama.left.acquire(timeout=DEADLINE)
@@ -216,9 +206,7 @@ def test_client_that_takes_nothing_is_still_dropped(
     limit = {"MINIVAULT_CLIENT_TIMEOUT": "1"}
     with traced(receiver.url, ollama, tmp_path, **limit) as service:
         port = int(service.url.rpartition(":")[2])
-        with httpx.stream(
-            "POST", f"{service.url}/stream", json={"prompt": "x"}, timeout=DEADLINE
-        ) as answer:
+        with CLIENT.stream("POST", f"{service.url}/stream", json={"prompt": "x"}) as answer:
             pieces = answer.iter_bytes()
             next(pieces)
             (entry,) = eventually(lambda: read_log(service.log_dir))
@@ -231,12 +219,7 @@ def test_receiver_that_is_away_costs_no_answer_and_no_stop(
 ) -> None:
     ollama.answer = like_ollama
     with traced("http://127.0.0.1:9", ollama, tmp_path) as service:
-        assert (
-            httpx.post(
-                f"{service.url}/generate", json={"prompt": "x"}, timeout=DEADLINE
-            ).status_code
-            == 200
-        )
+        assert CLIENT.post(f"{service.url}/generate", json={"prompt": "x"}).status_code == 200
         assert service.stop(15) == 0
 
 
@@ -245,9 +228,7 @@ def test_without_its_variables_there_is_no_tracing(
 ) -> None:
     ollama.answer = like_ollama
     with traced(receiver.url, ollama, tmp_path, FASTAPI_OTEL_AUTO_CONFIGURE="") as service:
-        answer = httpx.post(
-            f"{service.url}/api/chat", json=CHAT, headers=TRACEPARENT, timeout=DEADLINE
-        )
+        answer = CLIENT.post(f"{service.url}/api/chat", json=CHAT, headers=TRACEPARENT)
         assert answer.status_code == 200
         assert service.stop(15) == 0
         (entry,) = read_log(service.log_dir)
