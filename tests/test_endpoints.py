@@ -95,6 +95,13 @@ def test_a_request_without_a_model_asks_for_the_default_one(
     assert ollama.requests[0].body == {"model": "tinyllama", "prompt": "Why?", "stream": True}
 
 
+def test_a_password_in_ollamas_url_goes_along(serve: Serve, ollama: OllamaStandIn) -> None:
+    url = ollama.url.replace("//", "//me:p%40ss@")
+    service = serve(llm_service="ollama", ollama_base_url=url)
+    assert service.client.post("/generate", json={"prompt": "Why?"}).status_code == 200
+    assert ollama.requests[0].headers["authorization"].lower() == "basic bwu6cebzcw=="
+
+
 @pytest.mark.parametrize(
     "accept",
     [

@@ -181,6 +181,16 @@ def test_tokens_that_come_in_time_are_no_time_out(serve: Serve, ollama: OllamaSt
     assert service.client.post("/generate", json=PROMPT).json() == {"response": "abcdefgh"}
 
 
+def test_thinking_counts_as_a_token_for_the_timeouts(serve: Serve, ollama: OllamaStandIn) -> None:
+    service = serve(
+        llm_service="ollama", ollama_base_url=ollama.url, first_token_timeout=3, idle_timeout=60
+    )
+    ollama.answer = tokens("Blue.", thinking=("H", "m", "m"), delay=1.2)
+    response = service.client.post("/generate", json={"prompt": "Why?"})
+    assert response.json() == {"response": "Blue."}
+    assert service.entry()["ttft_ms"] < 3000 < service.entry()["duration_ms"]
+
+
 def test_lines_may_be_cut_anywhere(vault: Service, ollama: OllamaStandIn) -> None:
     async def answer(talk: Conversation) -> None:
         await talk.start()
