@@ -1,6 +1,5 @@
 """Ollama's wire: an answer, read from pieces that end anywhere, and the list of models."""
 
-import asyncio
 import logging
 from collections.abc import AsyncGenerator
 from contextlib import suppress
@@ -13,6 +12,7 @@ from pydantic_core import from_json
 from deadline import Deadline
 from exchange import Chunk
 from protocols import Protocol, error_words
+from transport import ResponseStream
 
 MAX_EVENT_BYTES = 64 * 2**20
 """The longest line, or whole document, that is read."""
@@ -77,7 +77,11 @@ class AnswerReader:
             end = data.find(b"\n") + 1 or len(data)
             data, self.left = data[:end], data[end:]
         chunk = Chunk(wire=data)
-        *lines, rest = self._split(data)
+        lines = [data] if self._is_document else data.split(b"\n")
+        if self._begun and len(lines) > 1:
+            lines[0] = b"".join([*self._begun, lines[0]])
+            self._forget_begun()
+        rest = lines.pop()
         for line in lines:
             if line:
                 self._read(line, chunk)
@@ -103,15 +107,6 @@ class AnswerReader:
             elif not self._over:
                 chunk.error = CUT_OFF
         return chunk
-
-    def _split(self, data: bytes) -> list[bytes]:
-        """Return the lines that the data ends, and what comes behind the last of them."""
-        if self._is_document or b"\n" not in data:
-            return [data]
-        if self._begun:
-            data = b"".join([*self._begun, data])
-            self._forget_begun()
-        return data.split(b"\n")
 
     def _forget_begun(self) -> None:
         self._begun = []
@@ -149,7 +144,8 @@ class AnswerReader:
             diagnostics.exception("an event of an answer could not be read")
         if chunk.error or self._status >= 400:
             self._fail(chunk, chunk.error or error_words(event.get("error")) or str(event)[:200])
-        self._over = self._over or chunk.done
+        if chunk.done:
+            self._over = True
         return True
 
     def _fail(self, chunk: Chunk, words: str) -> None:
@@ -161,7 +157,8 @@ class AnswerReader:
 class OllamaAnswer:
     """What Ollama answers to one request: the head, and the body as it comes.
 
-    Time is kept by tokens, not by reads: what brings no token gives the next one no new time.
+    Time is kept by tokens, not by reads: what brings no token gives the next one no new time. And
+    only waiting counts, not what a client takes its time over.
     """
 
     def __init__(self, response: httpx.Response, deadline: Deadline, idle_seconds: float) -> None:
@@ -169,14 +166,15 @@ class OllamaAnswer:
         self.headers = response.headers
         self.has_length = "content-length" in response.headers
         self.has_token = False
-        self._reads = aiter(response.stream)  # type: ignore[arg-type]
+        assert isinstance(response.stream, ResponseStream)
+        self._stream = response.stream
         self._deadline = deadline
         self._idle_seconds = idle_seconds
 
     async def read(self, limit: int) -> bytes:
         """Return the body, or as much of it as the limit allows; the rest is not read."""
         body = b""
-        while len(body) < limit and (data := await self._next()):
+        while len(body) < limit and (data := await self._stream.read(self._deadline)):
             body += data
         return body[:limit]
 
@@ -187,37 +185,26 @@ class OllamaAnswer:
             TimeoutError: no token came in time.
             httpx.TransportError: the connection was lost.
         """
-        now = asyncio.get_running_loop().time
-        while data := reader.left or await self._next():
+        while data := reader.left or await self._stream.read(self._deadline):
             chunk = reader.feed(data)
-            paused_at = now()
             yield chunk
             if chunk.done:
                 self._deadline.renew(END_SECONDS)
                 # behind a length that is not reached no body can be finished
                 with suppress(*(() if self.has_length else (TimeoutError, httpx.TransportError))):
-                    while data := reader.left or await self._next():
+                    while data := reader.left or await self._stream.read(self._deadline):
                         yield reader.feed(data)
                 return
             if chunk.has_token:
                 self.has_token = True
                 self._deadline.renew(self._idle_seconds)
-            else:
-                self._deadline.extend(now() - paused_at)
         yield reader.end()
 
     async def pieces(self) -> AsyncGenerator[Chunk, None]:
         """Yield what comes, not read; each piece gives the next one new time."""
-        while data := await self._next():
+        while data := await self._stream.read(self._deadline):
             yield Chunk(wire=data)
             self._deadline.renew(self._idle_seconds)
-
-    async def _next(self) -> bytes:
-        with self._deadline:
-            try:
-                return await anext(self._reads)
-            except StopAsyncIteration:
-                return b""
 
 
 class ModelList(BaseModel):

@@ -14,6 +14,7 @@ import re
 import socket
 import sys
 from collections.abc import AsyncIterator
+from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from types import SimpleNamespace
 from typing import Any
@@ -162,17 +163,21 @@ class ResponseStream(httpx.AsyncByteStream):
     def __init__(self, response: aiohttp.ClientResponse) -> None:
         self._response = response
 
-    def __aiter__(self) -> AsyncIterator[bytes]:
-        return self
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        while data := await self.read(nullcontext()):
+            yield data
 
-    async def __anext__(self) -> bytes:
+    async def read(self, limit: AbstractContextManager[None]) -> bytes:
+        """Return what is there, or wait for it under the limit; nothing at the end.
+
+        Raises:
+            httpx.TransportError: the connection was lost, or what came is not HTTP.
+        """
         try:
-            data = await self._response.content.readany()
+            with limit:
+                return await self._response.content.readany()
         except FAILED as exc:
             raise httpx_error(exc) from exc
-        if not data:
-            raise StopAsyncIteration
-        return data
 
     async def aclose(self) -> None:
         """Close the connection, unless the body has ended and it went back to the pool."""
