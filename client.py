@@ -20,8 +20,8 @@ Result = TypeVar("Result")
 class Client:
     """Who asked; `departure` says how the client left, None while it is there.
 
-    `send` is the server's own. The pieces of a body may go by it, between a head and an end that
-    go through all that stands around the endpoint: nothing there looks at a piece.
+    `send` is the server's own where it is known. The pieces of a body may go by it, between a head
+    and an end that go through all that stands around the endpoint: nothing there looks at a piece.
     """
 
     def __init__(self, scope: Scope, send: Send) -> None:
@@ -65,7 +65,7 @@ class ClientMiddleware:
 
     Only the kernel can do that: `send` cannot see what is still held for the client, and uvicorn's
     own close waits for the client to take it. The app then sees a client that left.
-    `connection.Connection` hands out the transport.
+    `connection.Connection` hands out itself.
     """
 
     def __init__(self, app: ASGIApp, timeout: float) -> None:
@@ -76,12 +76,14 @@ class ClientMiddleware:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http":
             state = scope.setdefault("state", {})
-            state["client"] = Client(scope, send)
-            self._limit(state.get("transport"))
+            connection = state.get("connection")
+            state["client"] = Client(scope, connection.cycle.send if connection else send)
+            if connection:
+                self._limit(connection.transport)
         await self.app(scope, receive, send)
 
-    def _limit(self, transport: asyncio.Transport | None) -> None:
-        if transport and sys.platform == "linux":
+    def _limit(self, transport: asyncio.Transport) -> None:
+        if sys.platform == "linux":
             with suppress(OSError):  # a Unix socket has no such option
                 connection = transport.get_extra_info("socket")
                 connection.setsockopt(

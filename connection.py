@@ -14,7 +14,7 @@ a request can do more than raise. `uvicorn --http connection:Connection` puts it
 5. h11 walks through its states for every piece of a body, which leaves it where it is and was a
    seventh of all that a token cost. Here a piece goes straight to what frames it.
 
-And the app finds the connection's transport in a request's state.
+And the app finds the connection in a request's state.
 """
 
 import asyncio
@@ -32,17 +32,16 @@ MAX_AHEAD = 65536  # bytes beyond the request that is being answered
 class Http(h11.Connection):
     """h11's state of a connection, which the pieces of a body pass by."""
 
-    def send_with_data_passthrough(self, event: h11.Event) -> list[bytes] | None:
-        writer = self._writer
-        if not writer or type(event) is not h11.Data or self.our_state is not h11.SEND_BODY:
-            return super().send_with_data_passthrough(event)
+    def send(self, event: h11.Event) -> bytes | None:  # type: ignore[override]
+        if type(event) is not h11.Data or self.our_state is not h11.SEND_BODY:
+            return super().send(event)
         framed: list[bytes] = []
         try:
-            writer(event, framed.append)
+            self._writer.send_data(event.data, framed.append)  # type: ignore[union-attr]
         except h11.LocalProtocolError:  # more than the head has promised
             self.send_failed()
             raise
-        return framed
+        return b"".join(framed)
 
 
 class Connection(H11Protocol):
@@ -54,7 +53,7 @@ class Connection(H11Protocol):
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
-        self.app_state = {**self.app_state, "transport": transport}
+        self.app_state = {**self.app_state, "connection": self}
 
     def connection_lost(self, exc: Exception | None) -> None:
         # all that was written has left by now, and the socket is closed after this
