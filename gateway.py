@@ -153,11 +153,10 @@ class Unchanged(Format):
     def __init__(self, passage: Passage, path: str) -> None:
         self._passage = passage
         self._path = path
-        self._ends_line = True
+        self._last = b"\n"
 
     def chunk(self, chunk: Chunk) -> bytes:
-        if chunk.wire:
-            self._ends_line = chunk.wire.endswith(b"\n")
+        self._last = chunk.wire or self._last
         return chunk.wire
 
     def done(self, entry: LogEntry | None) -> bytes:
@@ -168,7 +167,7 @@ class Unchanged(Format):
         if isinstance(exc, BrokenAnswerError) or not self._passage.takes_more:
             return b""
         said = to_json(refusal(self._path, 502, str(exc)))
-        torn = b"" if self._ends_line else b"\n"
+        torn = b"" if self._last.endswith(b"\n") else b"\n"
         if self._passage.framing is Framing.LINES:
             return torn + said + b"\n"
         name = b"" if "completions" in self._path else b"event: error\n"

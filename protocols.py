@@ -161,7 +161,7 @@ class ChatCompletions(Protocol):
         chunk.model = text(event.get("model"))
         for choice in map(a_dict, a_list(event.get("choices"))):
             message = a_dict(choice.get("delta") or choice.get("message"))
-            chunk.response += text(choice.get("text")) or text(message.get("content")) or ""
+            chunk.response += text(message.get("content")) or text(choice.get("text")) or ""
             if "reasoning" in message:
                 chunk.thinking += text(message["reasoning"]) or ""
             if "tool_calls" in message:
