@@ -81,7 +81,10 @@ def all_at_once(*texts: str) -> Behaviour:
 
     async def answer(talk: Conversation) -> None:
         await asyncio.sleep(1)
-        await tokens(*texts)(talk)
+        await talk.start()
+        lines = [talk.encode(response=text, done=False) for text in texts]
+        await talk.chunk(b"".join([*lines, talk.encode(response="", done=True)]))
+        await talk.raw(b"0\r\n\r\n")
 
     return answer
 
