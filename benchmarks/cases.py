@@ -12,7 +12,7 @@ from typing import Any
 
 from linux import cpu_seconds, memory_growth
 from load import Job
-from servers import BARE, LITELLM, MINIVAULT, NGINX, OBVIOUS, OLLAMA, WITHOUT_LOG
+from servers import BARE, EARLIER, LITELLM, MINIVAULT, NGINX, OBVIOUS, OLLAMA, WITHOUT_LOG
 from servers import Server, Starter, nginx_program, question
 
 LOAD_PROGRAM = str(Path(__file__).parent / "load.py")
@@ -36,6 +36,7 @@ STREAM = Way("MiniVault /stream", MINIVAULT, "/stream")
 SSE = Way("MiniVault /stream, SSE", MINIVAULT, "/stream", "text/event-stream")
 NDJSON = Way("MiniVault /stream, NDJSON", MINIVAULT, "/stream", "application/x-ndjson")
 LOG_OFF = Way("MiniVault /stream, log off", WITHOUT_LOG, "/stream")
+EARLIER_STREAM = Way(f"{EARLIER} /stream", EARLIER, "/stream")
 GENERATE = Way("MiniVault /generate", MINIVAULT, "/generate")
 VAULT_CHAT = Way(f"MiniVault {CHAT}", MINIVAULT, CHAT)
 VAULT_COMPLETIONS = Way(f"MiniVault {COMPLETIONS}", MINIVAULT, COMPLETIONS)
@@ -85,7 +86,7 @@ PACED = Case(
     Load(100, tokens=160, pace=40, opening=1),
     (
         *(PROXY, PROXY_CHAT, PROXY_COMPLETIONS, VAULT_CHAT, VAULT_COMPLETIONS),
-        *(STREAM, SSE, NDJSON, LOG_OFF, BARELY, OBVIOUS_STREAM, LITE),
+        *(STREAM, SSE, NDJSON, LOG_OFF, EARLIER_STREAM, BARELY, OBVIOUS_STREAM, LITE),
     ),
     rounds=4,
 )
@@ -220,7 +221,7 @@ class Benchmark:
         self._starter = starter
         self._say = say
         self._quick = quick
-        here = {LITELLM: litellm, NGINX: bool(nginx_program())}
+        here = {LITELLM: litellm, EARLIER: bool(starter.earlier), NGINX: bool(nginx_program())}
         self._absent = {name for name, is_here in here.items() if not is_here}
 
     def run(self, case: Case) -> None:

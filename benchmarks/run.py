@@ -1,8 +1,9 @@
 """MiniVault measured beside nginx, the obvious way and LiteLLM, on this machine's loopback.
 
-    python benchmarks/run.py              all cases
-    python benchmarks/run.py --quick      every figure, roughly, in two minutes
-    python benchmarks/run.py --litellm    with the LiteLLM proxy, which it installs into .cache
+    python benchmarks/run.py                     all cases
+    python benchmarks/run.py --quick             every figure, roughly, in two minutes
+    python benchmarks/run.py --litellm           with the LiteLLM proxy, installed into .cache
+    python benchmarks/run.py --against COMMIT    with the MiniVault of that commit
 
 It starts all that it needs, shows what it does, leaves its report in `benchmarks/results/`, prints
 the figures that the README quotes, and ends what it started, however it ends.
@@ -34,6 +35,7 @@ def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--quick", action="store_true", help="a short look")
     parser.add_argument("--litellm", action="store_true", help="with the LiteLLM proxy")
+    parser.add_argument("--against", default="", metavar="COMMIT", help="an earlier MiniVault")
     parser.add_argument("--only", default="", help="the cases with this in their names")
     parser.add_argument(
         "--results", type=Path, default=Path(__file__).parent / "results", help="a folder"
@@ -68,7 +70,7 @@ def main() -> None:
         print(f"{time.monotonic() - started:5.0f} s  {line}", flush=True)
 
     with tempfile.TemporaryDirectory(prefix="minivault-benchmark-") as folder:
-        starter = Starter(Path(folder))
+        starter = Starter(Path(folder), asked.against)
         benchmark = Benchmark(starter, say, quick=asked.quick, litellm=asked.litellm)
         try:
             with starter.running(OLLAMA):

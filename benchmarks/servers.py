@@ -25,6 +25,7 @@ START_SECONDS = 90
 STOP_SECONDS = 10
 OLLAMA, NGINX, OBVIOUS, LITELLM = "Ollama", "nginx", "the obvious way", "LiteLLM"
 MINIVAULT, WITHOUT_LOG, BARE = "MiniVault", "MiniVault, log off", "the bare libraries"
+EARLIER = "MiniVault at an earlier commit"
 FIRST_ANSWER = {
     **dict.fromkeys((OLLAMA, NGINX, BARE), "/api/generate"),
     LITELLM: "/v1/chat/completions",
@@ -60,18 +61,18 @@ class Server:
     start_seconds: float
 
 
-def served(app: str) -> list[str]:
+def served(app: str, checkout: Path = ROOT) -> list[str]:
     """Return the README's command that serves, so that its options stand in one place.
 
     Raises:
         NotStartedError: the README has no such command.
     """
-    readme = (ROOT / "README.md").read_text()
-    command = re.search(r"<!-- run -->\n```sh\n.*uvicorn app:app(.*)\n", readme)
+    readme = (checkout / "README.md").read_text()
+    command = re.search(r"```sh\n.*uvicorn app:app(.*)\n", readme)
     if not command:
         raise NotStartedError("the README has no command that serves")
-    options = shlex.split(command[1])
-    return [sys.executable, "-m", "uvicorn", app, *options, "--no-access-log"]
+    options = ["--app-dir", str(checkout), *shlex.split(command[1]), "--no-access-log"]
+    return [sys.executable, "-m", "uvicorn", app, *options]
 
 
 def nginx_program() -> str | None:
@@ -96,6 +97,8 @@ class Starter:
     """Starts servers in front of one stand-in for Ollama, with their files in one folder."""
 
     folder: Path
+    earlier: str = ""
+    """The commit that is `EARLIER`; it runs on the packages that are here now."""
     ollama: Server = field(init=False)
 
     @contextmanager
@@ -139,14 +142,25 @@ class Starter:
             command = [sys.executable, "-m", "uvicorn", "--app-dir", str(HERE), "obvious:app"]
             environment = {"OLLAMA_HOST": f"http://127.0.0.1:{ollama_port}"}
             return [*command, *listen, "--no-access-log"], environment
+        checkout = self._earlier_checkout() if name == EARLIER else ROOT
         app = {WITHOUT_LOG: "app_without_log:app", BARE: "bare:app"}.get(name, "app:app")
-        return [*served(app), *listen], {
-            "PYTHONPATH": f"{ROOT}:{HERE}",
+        return [*served(app, checkout), *listen], {
+            "PYTHONPATH": str(HERE),
             "OLLAMA_HOST": f"http://127.0.0.1:{ollama_port}",
             "MINIVAULT_LLM_SERVICE": "ollama",
             "MINIVAULT_MAX_CONCURRENCY": "4096",
             "MINIVAULT_LOG_DIR": str(self.folder / f"logs-{port}"),
         }
+
+    def _earlier_checkout(self) -> Path:
+        checkout = self.folder / "earlier"
+        checkout.mkdir(exist_ok=True)
+        archive = ["git", "-C", str(ROOT), "archive", self.earlier]
+        packed = subprocess.run(archive, capture_output=True)
+        if packed.returncode:
+            raise NotStartedError(f"{EARLIER}: {packed.stderr.decode().strip()}")
+        subprocess.run(["tar", "-xC", str(checkout)], input=packed.stdout, check=True)
+        return checkout
 
 
 def free_port() -> int:

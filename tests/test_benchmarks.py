@@ -72,3 +72,20 @@ def test_the_cpu_time_of_all_workers_counts(tmp_path: Path) -> None:
 def test_the_benchmark_of_reading_can_start() -> None:
     command = [sys.executable, "benchmarks/log_reading.py", "--help"]
     assert b"--gigabytes" in subprocess.run(command, cwd=ROOT, stdout=subprocess.PIPE).stdout
+
+
+def test_an_earlier_commit_is_served_from_a_checkout_of_its_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.syspath_prepend(ROOT / "benchmarks")
+    from benchmarks.servers import EARLIER, OLLAMA, NotStartedError, Starter
+
+    starter = Starter(tmp_path, "HEAD")
+    with starter.running(OLLAMA), starter.running(EARLIER) as server:
+        command = Path(f"/proc/{server.pid}/cmdline").read_text().split("\0")
+        assert command[command.index("--app-dir") + 1] == str(tmp_path / "earlier")
+        assert (tmp_path / "earlier" / "app.py").exists()
+        starter.earlier = "no such commit"
+        with pytest.raises(NotStartedError, match="no such commit"):
+            with starter.running(EARLIER):
+                pass
