@@ -106,7 +106,9 @@ CurrentRecording = Annotated[Recording, Depends(open_recording)]
 
 async def whole(current: Recording) -> Answer:
     """Return the answer when all of its chunks are there."""
-    return Answer(response="".join([chunk.response async for chunk in current.chunks]))
+    return Answer(
+        response="".join([text async for chunk in current.chunks for text in chunk.response])
+    )
 
 
 answers = APIRouter(

@@ -10,17 +10,17 @@ from types import TracebackType
 
 
 class Deadline:
-    """How long all waits together may take: `with deadline:` around each of them.
+    """A moment by which every wait has to be over: `with deadline:` around each of them.
 
     Like `asyncio.timeout` it cancels the task that waits, the one that made it, and makes a
-    `TimeoutError` of that. Time in which it does not wait does not count. `close` it when there is
-    nothing more to wait for.
+    `TimeoutError` of that. While it does not wait nothing happens. `close` it when there is nothing
+    more to wait for.
     """
 
     def __init__(self, seconds: float) -> None:
         self._loop = asyncio.get_running_loop()
         self._timer: asyncio.TimerHandle | None = None
-        self._timer_due = self._due = 0.0
+        self._timer_due = 0.0
         task = asyncio.current_task()
         assert task is not None
         self._task: asyncio.Task[object] = task
@@ -30,8 +30,12 @@ class Deadline:
         self.renew(seconds)
 
     def renew(self, seconds: float) -> None:
-        """Let the waits from now on take so many seconds."""
-        self._left = seconds
+        """Put the deadline so many seconds from now."""
+        self._due = self._loop.time() + seconds
+
+    def extend(self, seconds: float) -> None:
+        """Put the deadline so many seconds later."""
+        self._due += seconds
 
     def close(self) -> None:
         """Let go of the timer."""
@@ -40,7 +44,6 @@ class Deadline:
 
     def __enter__(self) -> None:
         self._is_waiting = True
-        self._due = self._loop.time() + self._left
         self._cancelling_before = self._task.cancelling()
         if self._timer is None or self._due < self._timer_due:
             self.close()
@@ -53,7 +56,6 @@ class Deadline:
         traceback: TracebackType | None,
     ) -> None:
         self._is_waiting = False
-        self._left = self._due - self._loop.time()
         if self._is_over:
             self._is_over = False
             # somebody else may have cancelled the task too, and goes first: asyncio.Timeout's rule

@@ -222,7 +222,7 @@ def passed_on(path: str, summary: str, *, has_body: bool) -> dict[str, Any]:
 
 def streamed(format: Format) -> dict[str, Any]:
     """Return what OpenAPI says of a whole answer in this format."""
-    chunks = [Chunk("Blue light"), Chunk(" scatters most.")]
+    chunks = [Chunk(["Blue light"]), Chunk([" scatters most."])]
     body = b"".join(map(format.chunk, chunks)) + format.done(ENTRY)
     return {"schema": {"type": "string"}, "example": body.decode()}
 

@@ -1,6 +1,6 @@
 """What is exchanged: a prompt goes in, chunks of the answer come out."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, JsonValue
@@ -76,9 +76,10 @@ class ToolCallPiece:
 class Chunk:
     """A piece of an answer: what arrived together. Counts and reasons come with the last ones."""
 
-    response: str = ""
-    thinking: str = ""
-    tool_calls: list[ToolCallPiece] | None = None
+    response: list[str] = field(default_factory=list)
+    """What the model said, text by text."""
+    thinking: list[str] = field(default_factory=list)
+    tool_calls: list[ToolCallPiece] = field(default_factory=list)
     model: str | None = None
     prompt_tokens: int | None = None
     response_tokens: int | None = None

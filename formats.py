@@ -48,7 +48,7 @@ class PlainText(Format):
     finishes_failed = False
 
     def chunk(self, chunk: Chunk) -> bytes:
-        return chunk.response.encode()
+        return "".join(chunk.response).encode()
 
     def done(self, entry: LogEntry | None) -> bytes:
         return b""
@@ -67,10 +67,8 @@ class JsonFormat(Format):
         """Return an object's bytes."""
 
     def chunk(self, chunk: Chunk) -> bytes:
-        frames = self.frame({"thinking": chunk.thinking}) if chunk.thinking else b""
-        if chunk.response:
-            frames += self.frame({"response": chunk.response})
-        return frames
+        texts = {"thinking": chunk.thinking, "response": chunk.response}
+        return b"".join(self.frame({kind: "".join(said)}) for kind, said in texts.items() if said)
 
     @staticmethod
     def summary(entry: LogEntry | None) -> dict[str, object]:

@@ -132,10 +132,10 @@ class StubbedLLMService(LLMService):
     async def stream(self, prompt: Prompt) -> AsyncGenerator[Chunk, None]:
         answer = self.ANSWERS[zlib.crc32(prompt.prompt.encode()) % len(self.ANSWERS)]
         first, *others = re.findall(r"\S+\s*", answer)
-        yield Chunk(first, model=self.model)
+        yield Chunk([first], model=self.model)
         for word in others:
             await asyncio.sleep(self._delay)
-            yield Chunk(word, model=self.model)
+            yield Chunk([word], model=self.model)
         yield Chunk(model=self.model, done=True)
 
 

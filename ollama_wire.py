@@ -1,5 +1,6 @@
 """Ollama's wire: an answer, read from pieces that end anywhere, and the list of models."""
 
+import asyncio
 import logging
 from collections.abc import AsyncGenerator
 from contextlib import suppress
@@ -16,9 +17,6 @@ from transport import ResponseStream
 
 MAX_EVENT_BYTES = 64 * 2**20
 """The longest line, or whole document, that is read."""
-
-LONG_BYTES = 2**18
-"""From here on an event is read by itself: each that ends in the same read would copy its text."""
 
 MAX_EARLY_BYTES = 2**28
 """How much of an event is read, again and again, before its end has come, in case it was only its
@@ -48,8 +46,7 @@ class Framing(Enum):
 
 class AnswerReader:
     """Reads along as an answer's bytes pass: what `feed` returns holds just these bytes and what
-    they mean, with `done` or `error` at the end, after which nothing more is read. `left` is what
-    it did not take, and comes next.
+    they mean, with `done` or `error` at the end, after which nothing more is read.
 
     A strict one ends at what is not of the protocol, any other passes it over.
     """
@@ -62,7 +59,6 @@ class AnswerReader:
         self._is_events = framing is Framing.EVENTS
         self._status = status
         self._strict = strict
-        self.left = b""
         self._over = False
         self._begun: list[bytes] = []
         self._begun_bytes = 0
@@ -70,12 +66,8 @@ class AnswerReader:
 
     def feed(self, data: bytes) -> Chunk:
         """Return what the events that the data completes mean."""
-        self.left = b""
         if self._over:
             return Chunk(wire=data)
-        if self._begun_bytes > LONG_BYTES and not self._is_document:
-            end = data.find(b"\n") + 1 or len(data)
-            data, self.left = data[:end], data[end:]
         chunk = Chunk(wire=data)
         lines = [data] if self._is_document else data.split(b"\n")
         if self._begun and len(lines) > 1:
@@ -157,8 +149,7 @@ class AnswerReader:
 class OllamaAnswer:
     """What Ollama answers to one request: the head, and the body as it comes.
 
-    Time is kept by tokens, not by reads: what brings no token gives the next one no new time. And
-    only waiting counts, not what a client takes its time over.
+    Time is kept by tokens, not by reads: what brings no token gives the next one no new time.
     """
 
     def __init__(self, response: httpx.Response, deadline: Deadline, idle_seconds: float) -> None:
@@ -185,19 +176,23 @@ class OllamaAnswer:
             TimeoutError: no token came in time.
             httpx.TransportError: the connection was lost.
         """
-        while data := reader.left or await self._stream.read(self._deadline):
+        now = asyncio.get_running_loop().time
+        while data := await self._stream.read(self._deadline):
             chunk = reader.feed(data)
+            paused_at = now()
             yield chunk
             if chunk.done:
                 self._deadline.renew(END_SECONDS)
                 # behind a length that is not reached no body can be finished
                 with suppress(*(() if self.has_length else (TimeoutError, httpx.TransportError))):
-                    while data := reader.left or await self._stream.read(self._deadline):
+                    while data := await self._stream.read(self._deadline):
                         yield reader.feed(data)
                 return
             if chunk.has_token:
                 self.has_token = True
                 self._deadline.renew(self._idle_seconds)
+            else:
+                self._deadline.extend(now() - paused_at)
         yield reader.end()
 
     async def pieces(self) -> AsyncGenerator[Chunk, None]:

@@ -64,6 +64,12 @@ def an_index(value: object, otherwise: int = 0) -> int:
     return value if is_count(value) else otherwise
 
 
+def add(texts: list[str], words: str | None) -> None:
+    """Add what was said; it is joined once at last, as a text that grows is copied each time."""
+    if words:
+        texts.append(words)
+
+
 def note_usage(usage: object, chunk: Chunk) -> None:
     """Note the tokens that were counted; `/v1/completions` sends zeros before the end."""
     counted = a_dict(usage)
@@ -76,8 +82,7 @@ def note_usage(usage: object, chunk: Chunk) -> None:
 def note_call(chunk: Chunk, key: str | int, id: object, name: object, arguments: object) -> None:
     """Note a piece of a tool call."""
     given = arguments if isinstance(arguments, str | dict) else None
-    piece = ToolCallPiece(key, text(id), text(name), given)
-    chunk.tool_calls = [*(chunk.tool_calls or ()), piece]
+    chunk.tool_calls.append(ToolCallPiece(key, text(id), text(name), given))
 
 
 def note_function(chunk: Chunk, key: str | int, call: Json) -> None:
@@ -131,13 +136,13 @@ class Native(Protocol):
     def note(self, event: Json, chunk: Chunk, *, streamed: bool) -> None:
         message = a_dict(event.get("message")) or event
         chunk.model = text(event.get("model"))
-        chunk.response += text(message.get("response")) or text(message.get("content")) or ""
+        add(chunk.response, text(message.get("response")) or text(message.get("content")))
         if "thinking" in message:
-            chunk.thinking += text(message["thinking"]) or ""
+            add(chunk.thinking, text(message["thinking"]))
         if "tool_calls" in message:
             for call in map(a_dict, a_list(message["tool_calls"])):
                 # each is whole; its index is its place in the line and says nothing over several
-                note_function(chunk, f"{len(chunk.tool_calls or ())} of {id(event)}", call)
+                note_function(chunk, f"{len(chunk.tool_calls)} of {id(event)}", call)
         if event.get("done"):
             chunk.done = True
             chunk.finish_reason = text(event.get("done_reason"))
@@ -161,9 +166,9 @@ class ChatCompletions(Protocol):
         chunk.model = text(event.get("model"))
         for choice in map(a_dict, a_list(event.get("choices"))):
             message = a_dict(choice.get("delta") or choice.get("message"))
-            chunk.response += text(message.get("content")) or text(choice.get("text")) or ""
+            add(chunk.response, text(message.get("content")) or text(choice.get("text")))
             if "reasoning" in message:
-                chunk.thinking += text(message["reasoning"]) or ""
+                add(chunk.thinking, text(message["reasoning"]))
             if "tool_calls" in message:
                 for position, call in enumerate(map(a_dict, a_list(message["tool_calls"]))):
                     note_function(chunk, an_index(call.get("index"), position), call)
@@ -186,9 +191,9 @@ class Responses(Protocol):
     def note(self, event: Json, chunk: Chunk, *, streamed: bool) -> None:
         kind = event.get("type")
         if kind == "response.output_text.delta":
-            chunk.response += text(event.get("delta")) or ""
+            add(chunk.response, text(event.get("delta")))
         elif kind == "response.reasoning_summary_text.delta":
-            chunk.thinking += text(event.get("delta")) or ""
+            add(chunk.thinking, text(event.get("delta")))
         elif kind == "response.output_item.done":
             self._note_call(a_dict(event.get("item")), chunk)
         elif kind in self.ENDS:
@@ -196,8 +201,8 @@ class Responses(Protocol):
         elif not streamed and "output" in event:
             for item in map(a_dict, a_list(event["output"])):
                 if item.get("type") == "message":
-                    chunk.response += text(item.get("content")) or ""
-                chunk.thinking += text(item.get("summary")) or ""
+                    add(chunk.response, text(item.get("content")))
+                add(chunk.thinking, text(item.get("summary")))
                 self._note_call(item, chunk)
             self._note_end(event, chunk)
         else:
@@ -247,8 +252,8 @@ class Messages(Protocol):
                 chunk.error = error_words(event.get("error"))
 
     def _note_part(self, part: Json, index: object, chunk: Chunk) -> None:
-        chunk.response += text(part.get("text")) or ""
-        chunk.thinking += text(part.get("thinking")) or ""
+        add(chunk.response, text(part.get("text")))
+        add(chunk.thinking, text(part.get("thinking")))
         if part.get("type") in ("tool_use", "input_json_delta"):
             arguments = part.get("partial_json") or part.get("input") or None
             note_call(chunk, an_index(index), part.get("id"), part.get("name"), arguments)
@@ -262,13 +267,10 @@ class Messages(Protocol):
         return text(body.get("system")), super().texts(body)[1]
 
 
-COMPLETIONS = ChatCompletions()
 NATIVE = Native()
 PROTOCOLS: dict[str, Protocol] = {
-    "/api/generate": NATIVE,
-    "/api/chat": NATIVE,
-    "/v1/chat/completions": COMPLETIONS,
-    "/v1/completions": COMPLETIONS,
+    **dict.fromkeys(("/api/generate", "/api/chat"), NATIVE),
+    **dict.fromkeys(("/v1/chat/completions", "/v1/completions"), ChatCompletions()),
     "/v1/responses": Responses(),
     "/v1/messages": Messages(),
 }

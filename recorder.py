@@ -112,10 +112,10 @@ class Recorder:
         if self._ttft_ms is None and chunk.has_token:
             self._ttft_ms = milliseconds(time.monotonic() - self._clock)
         if chunk.response:
-            self._response.append(chunk.response)
+            self._response.append("".join(chunk.response))
         if chunk.thinking:
-            self._thinking.append(chunk.thinking)
-        for piece in chunk.tool_calls or ():
+            self._thinking.append("".join(chunk.thinking))
+        for piece in chunk.tool_calls:
             self._tool_calls.add(piece)
         known = self._known
         known.model = chunk.model or known.model

@@ -7,15 +7,6 @@ import pytest
 from deadline import Deadline
 
 
-class ClockLoop(asyncio.SelectorEventLoop):
-    """A loop whose clock can be put forward."""
-
-    put_forward = 0.0
-
-    def time(self) -> float:
-        return super().time() + self.put_forward
-
-
 def test_wait_that_is_too_long_ends_in_a_timeout() -> None:
     async def main() -> None:
         deadline = Deadline(0.02)
@@ -44,27 +35,25 @@ def test_moved_deadline_does_not_strike_at_its_old_time() -> None:
     asyncio.run(main())
 
 
-def test_only_waits_count_and_they_add_up() -> None:
-    loop = ClockLoop()
-
+def test_time_between_waits_does_not_strike_but_counts_unless_it_is_moved() -> None:
     async def main() -> None:
-        deadline = Deadline(3000)
-        for _ in range(2):
-            loop.put_forward += 10_000
-            with deadline:
-                loop.put_forward += 1400
-                await asyncio.sleep(0.01)
+        deadline = Deadline(0.02)
+        with deadline:
+            await asyncio.sleep(0)
+        await asyncio.sleep(0.05)
         with pytest.raises(TimeoutError):
             with deadline:
-                loop.put_forward += 1400
-                await asyncio.sleep(10)
+                await asyncio.sleep(60)
+        await asyncio.sleep(0.05)
+        deadline.renew(60)
+        with deadline:
+            await asyncio.sleep(0.05)
+        deadline.close()
 
-    with asyncio.Runner(loop_factory=lambda: loop) as runner:
-        runner.run(main())
+    asyncio.run(main())
 
 
 def test_cancellation_from_outside_stays_one() -> None:
-    loop = ClockLoop()
     made: list[Deadline] = []
 
     async def wait(seconds: float) -> None:
@@ -81,13 +70,26 @@ def test_cancellation_from_outside_stays_one() -> None:
         both = asyncio.create_task(wait(60))
         await asyncio.sleep(0)
         both.cancel()
-        loop.put_forward += 60
+        made[-1].renew(0)
         made[-1]._end_wait_if_due()
         with pytest.raises(asyncio.CancelledError):
             await both
 
-    with asyncio.Runner(loop_factory=lambda: loop) as runner:
-        runner.run(main())
+    asyncio.run(main())
+
+
+def test_extended_deadline_strikes_so_much_later() -> None:
+    async def main() -> None:
+        deadline = Deadline(0.02)
+        deadline.extend(60)
+        with deadline:
+            await asyncio.sleep(0.1)
+        deadline.extend(-60)
+        with pytest.raises(TimeoutError):
+            with deadline:
+                await asyncio.sleep(60)
+
+    asyncio.run(main())
 
 
 def test_error_inside_goes_through() -> None:

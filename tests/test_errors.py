@@ -273,7 +273,7 @@ def test_a_bug_is_a_500_with_an_id_and_an_entry(
 ) -> None:
     class BrokenService(StubbedLLMService):
         async def stream(self, prompt: Prompt) -> AsyncGenerator[Chunk, None]:
-            yield Chunk("Blue")
+            yield Chunk(["Blue"])
             raise ZeroDivisionError("a bug")
 
     monkeypatch.setattr(app, "create_llm_service", lambda settings: BrokenService(0))

@@ -63,6 +63,27 @@ def test_spaces_do_not_stand_for_tokens(
     assert ("no next" if before else "no first") in answered.json()["detail"]
 
 
+@pytest.mark.parametrize("before", [[], ["Blue"]])
+def test_a_flood_of_what_is_no_token_is_not_read_for_longer(
+    serve: Serve, ollama: OllamaStandIn, before: list[str]
+) -> None:
+    """So fast that there is hardly ever anything to wait for."""
+
+    async def flood(talk: Conversation) -> None:
+        await talk.start()
+        for token in before:
+            await talk.line(response=token, done=False)
+        while True:
+            await talk.chunk(b'{"done":false}\n' * 8192)
+
+    ollama.answer = flood
+    times = {"first_token_timeout": 1.0, "idle_timeout": 1.0}
+    service = serve(llm_service="ollama", ollama_base_url=ollama.url, **times)
+    answered = service.client.post("/generate", json=PROMPT)
+    assert answered.status_code == 504
+    assert ollama.left.acquire(timeout=60), "it was read on"
+
+
 def test_null_is_as_absent(vault: Service, ollama: OllamaStandIn) -> None:
     async def answer(talk: Conversation) -> None:
         await talk.start()

@@ -1,6 +1,8 @@
 """Ends of an answer that Ollama 0.33 was not seen to send, and that its protocols have."""
 
 import json
+import time
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -70,16 +72,27 @@ def test_answer_is_whole_with_its_last_brace_in_however_many_pieces(framing: Fra
     assert reader.feed(data.rpartition(b"]")[2]).done
 
 
-def test_a_long_event_is_read_by_itself() -> None:
-    """Else each of many small ones that end in the same read would copy its text."""
-    long = json.dumps({"response": "x" * 10**6}).encode() + b"\n"
-    small = b'{"response":"y"}\n' * 3
-    reader = AnswerReader(PROTOCOLS["/api/generate"], Framing.LINES)
-    reader.feed(long[:-9])
-    last = reader.feed(long[-9:] + small)
-    assert (last.wire, len(last.response), reader.left) == (long[-9:], 10**6, small)
-    after = reader.feed(reader.left)
-    assert (after.wire, after.response, reader.left) == (small, "yyy", b"")
+CALL = {"function": {"name": "look", "arguments": {}}}
+LARGE: dict[str, Callable[[int], bytes]] = {
+    "tool calls": lambda n: json.dumps({"message": {"tool_calls": [CALL] * n}}).encode() + b"\n",
+    "tokens behind a long text": lambda n: (
+        b'{"response":"%s"}\n' % (b"x" * 20 * n) + b'{"response":"y"}\n' * n
+    ),
+}
+
+
+@pytest.mark.parametrize("content", LARGE)
+def test_what_comes_in_one_read_costs_as_much_as_it_is_long(content: str) -> None:
+    """Once it cost its square, and held up everybody for seconds."""
+
+    def seconds(n: int) -> float:
+        data = LARGE[content](n)
+        begun = time.process_time()
+        AnswerReader(PROTOCOLS["/api/chat"], Framing.LINES).feed(data)
+        return time.process_time() - begun
+
+    seconds(1000)  # warm
+    assert seconds(64_000) < 128 * min(seconds(4000) for _ in range(3))
 
 
 def test_behind_an_event_that_is_too_long_nothing_is_read_or_cut(
@@ -89,7 +102,7 @@ def test_behind_an_event_that_is_too_long_nothing_is_read_or_cut(
     reader = AnswerReader(PROTOCOLS["/api/generate"], Framing.LINES)
     assert "more than 1000000 bytes" in (reader.feed(b"x" * (10**6 + 1)).error or "")
     rest = b"\n" * 1000
-    assert (reader.feed(rest).wire, reader.left) == (rest, b"")
+    assert reader.feed(rest).wire == rest
 
 
 @pytest.mark.parametrize("count", [True, -1, 2.5, "3", 10**400, None])
@@ -109,12 +122,12 @@ def test_what_has_another_type_hides_nothing(wrong: object) -> None:
     message = {"response": wrong, "content": "Blue", "tool_calls": calls}
     for event in ({"message": message}, {**message, "message": {}}):
         chunk, _ = read("/api/chat", Framing.LINES, json.dumps(event).encode() + b"\n")
-        assert chunk.response == "Blue" and chunk.tool_calls
+        assert chunk.response == ["Blue"] and chunk.tool_calls
         assert [piece.name for piece in chunk.tool_calls] == ["look"]
     choice = {"text": wrong, "delta": {"content": "Blue", "tool_calls": calls}}
     data = b"data: " + json.dumps({"choices": [choice]}).encode() + b"\n\n"
     chunk, _ = read("/v1/chat/completions", Framing.EVENTS, data)
-    assert chunk.response == "Blue" and chunk.tool_calls
+    assert chunk.response == ["Blue"] and chunk.tool_calls
     assert [piece.name for piece in chunk.tool_calls] == ["look"]
 
 
