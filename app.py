@@ -290,8 +290,8 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     app.add_middleware(BodyLimitDetailMiddleware, max_body_bytes=settings.max_body_bytes)
     if "*" not in settings.allowed_hosts:
         app.add_middleware(HostMiddleware, allowed_hosts=settings.allowed_hosts)
-    app.add_middleware(RequestIDMiddleware)
     app.add_middleware(ClientMiddleware, timeout=settings.client_timeout)
+    app.add_middleware(RequestIDMiddleware)
     return app
 
 

@@ -83,9 +83,9 @@ class ClientMiddleware:
         await self.app(scope, receive, send)
 
     def _limit(self, transport: asyncio.Transport) -> None:
-        if sys.platform == "linux":
+        connection = transport.get_extra_info("socket")  # none where TLS has ended by now
+        if connection and sys.platform == "linux":
             with suppress(OSError):  # a Unix socket has no such option
-                connection = transport.get_extra_info("socket")
                 connection.setsockopt(
                     socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, self.milliseconds
                 )

@@ -6,11 +6,11 @@ a request can do more than raise. `uvicorn --http connection:Connection` puts it
 1. uvicorn stops reading when a second request comes before the first is answered, and so does not
    see its client leave. Here it reads on, up to a limit.
 2. Junk after a request with `Connection: close` ends the answer to it. Here the answer goes on.
-3. Junk in the rest of a body whose answer is out has uvicorn begin a second answer, which is an
-   exception in h11. Here the connection ends.
-4. In HTTP/1.0 the end of the connection is the end of the answer, and half an answer looks whole.
-   Here a half one ends with a reset: what has arrived can be read, and then an error. Over TLS or
-   a Unix socket it still looks whole.
+3. Junk in the rest of a body, where its answer is out or on its way, has uvicorn begin a second
+   answer, which is an exception in h11. Here there is one, and the connection ends.
+4. In HTTP/1.0 and before, the end of the connection is the end of the answer, and half an answer
+   looks whole. Here a half one ends with a reset: what has arrived can be read, and then an error.
+   Over TLS or a Unix socket it still looks whole.
 5. h11 walks through its states for every piece of a body, which leaves it where it is and was a
    seventh of all that a token cost. Here a piece goes straight to what frames it.
 
@@ -72,12 +72,15 @@ class Connection(H11Protocol):
             return
         if self.conn.our_state in (h11.IDLE, h11.SEND_RESPONSE):
             super().send_400_response(msg)
+            if self.cycle:  # its request began well, and may have an answer by now
+                self.cycle.disconnected = True
         else:
             self.transport.close()
 
     def reset_at_close(self, reset: bool) -> None:
         """Say how the connection of an HTTP/1.0 client ends, also where the process is killed."""
-        if self.conn.their_http_version == b"1.0" and self.scheme == "http":
+        version = self.conn.their_http_version or b"1.1"
+        if version < b"1.1" and self.scheme == "http":
             without_waiting = struct.pack("ii", reset, 0)  # what is not sent by then is lost
             with suppress(OSError):  # a Unix socket knows no reset
                 connection = self.transport.get_extra_info("socket")

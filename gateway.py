@@ -131,7 +131,8 @@ class Passage:
             self._method, self._target, self._headers, self._body
         ) as answer:
             self.head["status"] = answer.status
-            self.head["headers"] = end_to_end(answer.headers.raw, b"date")  # uvicorn has its own
+            ours = (b"date", b"x-request-id")
+            self.head["headers"] = end_to_end(answer.headers.raw, *ours)
             if answer.status < 400:
                 self.framing = Framing.of(answer.headers.get("content-type", ""))
             self.takes_more = self.framing is not Framing.DOCUMENT and not answer.has_length

@@ -5,6 +5,8 @@ import signal
 import socket
 import ssl
 import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -12,9 +14,10 @@ import trustme
 
 from tests.conftest import DEADLINE, eventually, read_log
 from tests.ollama_stand_in import OllamaStandIn, begin, hang, hang_up, like_ollama, tokens
-from tests.processes import GRACE, UVICORN, process, starting
+from tests.processes import GRACE, UVICORN, Process, process, starting
 from tests.ways import PATHS, ask, connect, parse, post, read_all, receive, send
 
+Connect = Callable[[], ssl.SSLSocket]
 BEGUN = 7  # pieces: some text of every protocol is among them
 
 
@@ -40,16 +43,16 @@ def test_a_stop_cancels_and_logs_the_streams_of_every_protocol(
         assert "Traceback" not in service.output, service.output
 
 
-def old(path: str) -> bytes:
+def old(path: str, version: bytes = b"HTTP/1.0") -> bytes:
     """Return a request for a stream in HTTP/1.0."""
     body = ask(path, stream=True) if path in PATHS else {"prompt": "Why?"}
-    return post(path, body).replace(b"HTTP/1.1", b"HTTP/1.0", 1)
+    return post(path, body).replace(b"HTTP/1.1", version, 1)
 
 
-def begun(url: str, path: str) -> socket.socket:
+def begun(url: str, path: str, version: bytes = b"HTTP/1.0") -> socket.socket:
     """Return a connection in HTTP/1.0 whose answer has begun."""
     connection = connect(url)
-    connection.sendall(old(path))
+    connection.sendall(old(path, version))
     receive(connection, b" 200 OK\r\n")
     return connection
 
@@ -80,6 +83,7 @@ def test_half_an_answer_in_http_1_0_ends_with_a_reset_and_a_whole_one_without(
         assert not ends_with_a_reset(refused)
         ollama.answer = begin(BEGUN, end=hang_up)
         assert all(ends_with_a_reset(begun(service.url, path)) for path in paths)
+        assert ends_with_a_reset(begun(service.url, "/stream", b"HTTP/0.9"))
         ollama.answer = begin(BEGUN, end=hang)
         left = [begun(service.url, path) for path in paths]
         ollama.answer = tokens(*["x" * 10_000] * 2000)  # more than is taken before the end
@@ -89,21 +93,30 @@ def test_half_an_answer_in_http_1_0_ends_with_a_reset_and_a_whole_one_without(
         assert "Traceback" not in service.output, service.output
 
 
+@contextmanager
+def over_tls(ollama: OllamaStandIn, folder: Path) -> Iterator[tuple[Process, Connect]]:
+    """Run a service that speaks TLS; yield it, and what connects to it."""
+    authority, trusted = trustme.CA(), ssl.create_default_context()
+    authority.configure_trust(trusted)
+    pem = folder / "localhost.pem"
+    authority.issue_cert("localhost").private_key_and_cert_chain_pem.write_to_path(str(pem))
+    tls = ["--ssl-certfile", str(pem)]
+    with starting([*UVICORN, *GRACE, *tls], folder / "logs", **ollama.environment) as service:
+        eventually(lambda: "Uvicorn running" in service.output)
+        yield service, lambda: trusted.wrap_socket(
+            connect(service.url), server_hostname="localhost"
+        )
+        assert service.stop(signal.SIGTERM) == 0
+        assert "Traceback" not in service.output, service.output
+
+
 def test_a_client_of_http_1_0_over_tls_is_answered_and_seen_to_leave(
     ollama: OllamaStandIn, tmp_path: Path
 ) -> None:
-    authority, trusted = trustme.CA(), ssl.create_default_context()
-    authority.configure_trust(trusted)
-    pem = tmp_path / "localhost.pem"
-    authority.issue_cert("localhost").private_key_and_cert_chain_pem.write_to_path(str(pem))
-    tls = ["--ssl-certfile", str(pem)]
-    with starting([*UVICORN, *GRACE, *tls], tmp_path / "logs", **ollama.environment) as service:
-        eventually(lambda: "Uvicorn running" in service.output)
+    with over_tls(ollama, tmp_path) as (service, connect_safely):
         for answer in (like_ollama, begin(BEGUN, end=hang)):
             ollama.answer = answer
-            with trusted.wrap_socket(
-                connect(service.url), server_hostname="localhost"
-            ) as connection:
+            with connect_safely() as connection:
                 connection.sendall(old("/api/chat"))
                 receive(connection, b" 200 OK\r\n")
                 if answer is like_ollama:
@@ -111,8 +124,21 @@ def test_a_client_of_http_1_0_over_tls_is_answered_and_seen_to_leave(
         eventually(lambda: len(read_log(service.log_dir)) == 2)
         errors = [entry["error"] for entry in read_log(service.log_dir)]
         assert errors == [None, "the client left"]
-        assert service.stop(signal.SIGTERM) == 0
-        assert "Traceback" not in service.output, service.output
+
+
+def test_a_client_that_sends_ahead_and_leaves_in_one_go_over_tls_is_no_bug(
+    ollama: OllamaStandIn, tmp_path: Path
+) -> None:
+    with over_tls(ollama, tmp_path) as (service, connect_safely):
+        hasty = [connect_safely() for _ in range(5)]
+        service.popen.send_signal(signal.SIGSTOP)
+        for connection in hasty:
+            connection.sendall(b"GET /health HTTP/1.1\r\nHost: localhost\r\n\r\n" * 3)
+            connection.close()
+        service.popen.send_signal(signal.SIGCONT)
+        with connect_safely() as connection:
+            connection.sendall(b"GET /health HTTP/1.0\r\nHost: localhost\r\n\r\n")
+            assert b" 200 OK\r\n" in read_all(connection)
 
 
 class Load(threading.Thread):

@@ -270,6 +270,15 @@ def test_junk_in_a_body_whose_answer_is_out_only_ends_the_connection(stub: Proce
         assert statuses(read_all(connection)) == []
 
 
+@pytest.mark.parametrize("path", [b"/nowhere", b"/metrics"])
+def test_junk_in_a_body_that_comes_with_its_head_gets_one_answer(
+    stub: Process, path: bytes
+) -> None:
+    with connect(stub.url) as connection:
+        connection.sendall(head(HOST, CHUNKED, path=path) + b"no size\r\n")
+        assert statuses(read_all(connection)) == [400]
+
+
 def test_requests_sent_ahead_of_an_answer_wait_in_the_clients_own_buffers(
     live: Process, pause: Pause
 ) -> None:

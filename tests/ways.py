@@ -152,7 +152,7 @@ def parse(method: str, data: bytes) -> Answer:
     headers = [(name.decode(), value.decode("latin-1")) for name, value in response.headers]
     # uvicorn names itself in every answer, and no app can take that back
     kept = [each for each in headers if each[0] not in HOP_BY_HOP and each != ("server", "uvicorn")]
-    request_id = dict(headers).get("x-request-id")
+    request_id = ", ".join(value for name, value in headers if name == "x-request-id") or None
     return Answer(response.status_code, sorted(kept), body, is_whole, request_id)
 
 
