@@ -63,9 +63,9 @@ class Asked:
 
 @dataclass(slots=True)
 class ToolCallPiece:
-    """A piece of a tool call; pieces with the same key belong together."""
+    """A piece of a tool call; pieces with equal keys belong together."""
 
-    key: str | int
+    key: object
     id: str | None = None
     name: str | None = None
     arguments: str | dict[str, Any] | None = None
@@ -77,8 +77,8 @@ class Chunk:
     """A piece of an answer: what arrived together. Counts and reasons come with the last ones."""
 
     response: list[str] = field(default_factory=list)
-    """What the model said, text by text."""
     thinking: list[str] = field(default_factory=list)
+    """What the model said and thought, text by text; none of them empty."""
     tool_calls: list[ToolCallPiece] = field(default_factory=list)
     model: str | None = None
     prompt_tokens: int | None = None

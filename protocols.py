@@ -79,13 +79,13 @@ def note_usage(usage: object, chunk: Chunk) -> None:
     chunk.response_tokens = response if is_count(response) else chunk.response_tokens
 
 
-def note_call(chunk: Chunk, key: str | int, id: object, name: object, arguments: object) -> None:
+def note_call(chunk: Chunk, key: object, id: object, name: object, arguments: object) -> None:
     """Note a piece of a tool call."""
     given = arguments if isinstance(arguments, str | dict) else None
     chunk.tool_calls.append(ToolCallPiece(key, text(id), text(name), given))
 
 
-def note_function(chunk: Chunk, key: str | int, call: Json) -> None:
+def note_function(chunk: Chunk, key: object, call: Json) -> None:
     """Note a piece of a tool call, as Ollama and OpenAI's older interfaces write it."""
     if call:  # what is no object is as absent
         function = a_dict(call.get("function"))
@@ -141,8 +141,8 @@ class Native(Protocol):
             add(chunk.thinking, text(message["thinking"]))
         if "tool_calls" in message:
             for call in map(a_dict, a_list(message["tool_calls"])):
-                # each is whole; its index is its place in the line and says nothing over several
-                note_function(chunk, f"{len(chunk.tool_calls)} of {id(event)}", call)
+                # each is whole, and so a key of its own; its index says nothing over several lines
+                note_function(chunk, object(), call)
         if event.get("done"):
             chunk.done = True
             chunk.finish_reason = text(event.get("done_reason"))

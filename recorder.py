@@ -37,24 +37,29 @@ class ToolCalls:
     """The tool calls of an answer, put together from their pieces."""
 
     def __init__(self) -> None:
-        self._calls: dict[str | int, dict[str, Any]] = {}
+        self._calls: dict[object, dict[str, Any]] = {}
 
     def add(self, piece: ToolCallPiece) -> None:
         """Add a piece to the call that it belongs to."""
-        call = self._calls.setdefault(piece.key, {"id": None, "name": None, "arguments": ""})
+        call = self._calls.setdefault(piece.key, {"id": None, "name": None, "arguments": []})
         call["id"] = piece.id or call["id"]
         call["name"] = piece.name or call["name"]
-        if isinstance(piece.arguments, str) and isinstance(call["arguments"], str):
-            call["arguments"] += piece.arguments
-        elif piece.arguments is not None:
-            call["arguments"] = piece.arguments
+        if piece.arguments is not None:
+            call["arguments"].append(piece.arguments)
 
     def whole(self) -> list[dict[str, Any]] | None:
         """Return the calls, their arguments as objects where they parse; None without any."""
-        for call in self._calls.values():
-            with suppress(ValueError, TypeError):
-                call["arguments"] = from_json(call["arguments"])
-        return list(self._calls.values()) or None
+        calls = self._calls.values()
+        return [{**call, "arguments": self._joined(call["arguments"])} for call in calls] or None
+
+    @staticmethod
+    def _joined(pieces: list[str | dict[str, Any]]) -> Any:
+        if pieces and isinstance(pieces[-1], dict):
+            return pieces[-1]
+        text = "".join(piece for piece in pieces if isinstance(piece, str))
+        with suppress(ValueError):
+            return from_json(text)
+        return text
 
 
 class Recorder:

@@ -88,11 +88,23 @@ def test_what_comes_in_one_read_costs_as_much_as_it_is_long(content: str) -> Non
     def seconds(n: int) -> float:
         data = LARGE[content](n)
         begun = time.process_time()
-        AnswerReader(PROTOCOLS["/api/chat"], Framing.LINES).feed(data)
-        return time.process_time() - begun
+        chunk = AnswerReader(PROTOCOLS["/api/chat"], Framing.LINES).feed(data)
+        taken = time.process_time() - begun
+        assert len(chunk.tool_calls or chunk.response) >= n
+        return taken
 
     seconds(1000)  # warm
     assert seconds(64_000) < 128 * min(seconds(4000) for _ in range(3))
+
+
+def test_calls_of_two_lines_are_two_also_where_one_takes_the_others_place_in_memory() -> None:
+    event, keys = {"message": {"tool_calls": [CALL]}}, set()
+    for _ in range(2):
+        chunk = Chunk()
+        PROTOCOLS["/api/chat"].note(event, chunk, streamed=True)
+        keys |= {piece.key for piece in chunk.tool_calls}
+        del chunk
+    assert len(keys) == 2
 
 
 def test_behind_an_event_that_is_too_long_nothing_is_read_or_cut(
@@ -124,7 +136,7 @@ def test_what_has_another_type_hides_nothing(wrong: object) -> None:
         chunk, _ = read("/api/chat", Framing.LINES, json.dumps(event).encode() + b"\n")
         assert chunk.response == ["Blue"] and chunk.tool_calls
         assert [piece.name for piece in chunk.tool_calls] == ["look"]
-    choice = {"text": wrong, "delta": {"content": "Blue", "tool_calls": calls}}
+    choice = {"text": "Blue", "delta": {"content": wrong, "tool_calls": calls}}
     data = b"data: " + json.dumps({"choices": [choice]}).encode() + b"\n\n"
     chunk, _ = read("/v1/chat/completions", Framing.EVENTS, data)
     assert chunk.response == ["Blue"] and chunk.tool_calls
