@@ -83,9 +83,7 @@ class ClientMiddleware:
         await self.app(scope, receive, send)
 
     def _limit(self, transport: asyncio.Transport) -> None:
-        connection = transport.get_extra_info("socket")  # none where TLS has ended by now
-        if connection and sys.platform == "linux":
+        sock = transport.get_extra_info("socket")  # none where TLS has ended by now
+        if sock and sys.platform == "linux":
             with suppress(OSError):  # a Unix socket has no such option
-                connection.setsockopt(
-                    socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, self.milliseconds
-                )
+                sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, self.milliseconds)

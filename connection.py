@@ -72,19 +72,19 @@ class Connection(H11Protocol):
             return
         if self.conn.our_state in (h11.IDLE, h11.SEND_RESPONSE):
             super().send_400_response(msg)
-            if self.cycle:  # its request began well, and may have an answer by now
+            if self.cycle:  # its request began well: the app may be about to answer it too
                 self.cycle.disconnected = True
         else:
             self.transport.close()
 
     def reset_at_close(self, reset: bool) -> None:
-        """Say how the connection of an HTTP/1.0 client ends, also where the process is killed."""
+        """Say how a connection ends that ends an answer, also where the process is killed."""
         version = self.conn.their_http_version or b"1.1"
         if version < b"1.1" and self.scheme == "http":
             without_waiting = struct.pack("ii", reset, 0)  # what is not sent by then is lost
             with suppress(OSError):  # a Unix socket knows no reset
-                connection = self.transport.get_extra_info("socket")
-                connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, without_waiting)
+                sock = self.transport.get_extra_info("socket")
+                sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, without_waiting)
 
     def answers_whole_request(self) -> bool:
         """Return whether a request has arrived to its end and its answer has not left to its."""

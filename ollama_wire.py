@@ -66,9 +66,9 @@ class AnswerReader:
 
     def feed(self, data: bytes) -> Chunk:
         """Return what the events that the data completes mean."""
-        if self._over:
-            return Chunk(wire=data)
         chunk = Chunk(wire=data)
+        if self._over:
+            return chunk
         lines = [data] if self._is_document else data.split(b"\n")
         if self._begun and len(lines) > 1:
             lines[0] = b"".join([*self._begun, lines[0]])

@@ -156,7 +156,10 @@ class Starter:
         checkout = self.folder / "earlier"
         checkout.mkdir(exist_ok=True)
         archive = ["git", "-C", str(ROOT), "archive", self.earlier]
-        packed = subprocess.run(archive, capture_output=True)
+        try:
+            packed = subprocess.run(archive, capture_output=True)
+        except FileNotFoundError:
+            raise NotStartedError(f"{EARLIER}: git is not here") from None
         if packed.returncode:
             raise NotStartedError(f"{EARLIER}: {packed.stderr.decode().strip()}")
         subprocess.run(["tar", "-xC", str(checkout)], input=packed.stdout, check=True)

@@ -1,7 +1,6 @@
 """Which connections the transport keeps, uses again, replaces and closes, on real sockets."""
 
 import asyncio
-import threading
 
 import httpx
 import pytest
@@ -183,7 +182,7 @@ def test_answer_that_has_begun_is_not_asked_for_again() -> None:
 
 
 def test_cancelled_request_closes_its_connection() -> None:
-    closed = threading.Event()
+    closed = asyncio.Event()
 
     async def never(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.readuntil(b"\r\n\r\n")
@@ -200,9 +199,7 @@ def test_cancelled_request_closes_its_connection() -> None:
             request.cancel()
             with pytest.raises(asyncio.CancelledError):
                 await request
-            async with asyncio.timeout(30):
-                while not closed.is_set():
-                    await asyncio.sleep(0.01)
+            await asyncio.wait_for(closed.wait(), 30)
 
     asyncio.run(main())
 

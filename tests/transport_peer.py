@@ -40,7 +40,7 @@ async def client_of(serve: Serve) -> AsyncIterator[tuple[httpx.AsyncClient, list
         async with httpx.AsyncClient(
             base_url=f"http://127.0.0.1:{port}",
             transport=StreamTransport(),
-            timeout=httpx.Timeout(None, connect=5),
+            timeout=httpx.Timeout(None, connect=60),
         ) as client:
             yield client, asked
     finally:
