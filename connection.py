@@ -71,11 +71,11 @@ class Connection(H11Protocol):
         if self.answers_whole_request():
             return
         if self.conn.our_state in (h11.IDLE, h11.SEND_RESPONSE):
-            super().send_400_response(msg)
             if self.cycle:  # its request began well: the app may be about to answer it too
                 self.cycle.disconnected = True
-        else:
-            self.transport.close()
+            with suppress(h11.LocalProtocolError):  # to HEAD there is no body
+                super().send_400_response(msg)
+        self.transport.close()
 
     def reset_at_close(self, reset: bool) -> None:
         """Say how a connection ends that ends an answer, also where the process is killed."""

@@ -211,7 +211,7 @@ class Responses(Protocol):
     def _note_call(self, item: Json, chunk: Chunk) -> None:
         if item.get("type") == "function_call":
             call = item.get("call_id")
-            note_call(chunk, text(call) or "", call, item.get("name"), item.get("arguments"))
+            note_call(chunk, text(call) or object(), call, item.get("name"), item.get("arguments"))
 
     def _note_end(self, response: Json, chunk: Chunk) -> None:
         reason = a_dict(response.get("incomplete_details")).get("reason")

@@ -58,7 +58,7 @@ class ToolCalls:
             return pieces[-1]
         text = "".join(piece for piece in pieces if isinstance(piece, str))
         with suppress(ValueError):
-            return from_json(text)
+            return from_json(text, allow_inf_nan=False)
         return text
 
 

@@ -8,9 +8,10 @@ from typing import Any
 import pytest
 
 import ollama_wire
-from exchange import Chunk
+from exchange import Chunk, ToolCallPiece
 from ollama_wire import AnswerReader, Framing
 from protocols import PROTOCOLS
+from recorder import ToolCalls
 from tests.conftest import Serve
 from tests.ollama_stand_in import OllamaStandIn, like_ollama
 
@@ -105,6 +106,22 @@ def test_calls_of_two_lines_are_two_also_where_one_takes_the_others_place_in_mem
         keys |= {piece.key for piece in chunk.tool_calls}
         del chunk
     assert len(keys) == 2
+
+
+def test_calls_without_an_id_are_apart() -> None:
+    calls = [{"type": "function_call", "name": name, "arguments": "{}"} for name in ("a", "b")]
+    data = json.dumps(response("completed", output=calls)).encode()
+    chunk, _ = read("/v1/responses", Framing.DOCUMENT, data)
+    assert len({piece.key for piece in chunk.tool_calls}) == 2
+
+
+@pytest.mark.parametrize("said", ["", "{", "NaN", '{"a":-Infinity}'])
+def test_arguments_that_are_no_json_stay_as_they_were_said(said: str) -> None:
+    calls = ToolCalls()
+    for letter in said:
+        calls.add(ToolCallPiece(0, arguments=letter))
+    calls.add(ToolCallPiece(0, id="1"))
+    assert calls.whole() == [{"id": "1", "name": None, "arguments": said}]
 
 
 def test_behind_an_event_that_is_too_long_nothing_is_read_or_cut(

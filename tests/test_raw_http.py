@@ -270,13 +270,18 @@ def test_junk_in_a_body_whose_answer_is_out_only_ends_the_connection(stub: Proce
         assert statuses(read_all(connection)) == []
 
 
-@pytest.mark.parametrize("path", [b"/nowhere", b"/metrics"])
+@pytest.mark.parametrize("method", [b"POST", b"GET", b"HEAD"])
+@pytest.mark.parametrize("path", [b"/nowhere", b"/health"])
 def test_junk_in_a_body_that_comes_with_its_head_gets_one_answer(
-    stub: Process, path: bytes
+    stub: Process, path: bytes, method: bytes
 ) -> None:
+    junk = head(HOST, CHUNKED, path=path).replace(b"POST", method, 1) + b"no size\r\n"
     with connect(stub.url) as connection:
-        connection.sendall(head(HOST, CHUNKED, path=path) + b"no size\r\n")
+        connection.sendall(junk)
         assert statuses(read_all(connection)) == [400]
+    with connect(stub.url) as connection:
+        connection.sendall(whole() + junk)
+        assert statuses(read_all(connection)) == [200, 400]
 
 
 def test_requests_sent_ahead_of_an_answer_wait_in_the_clients_own_buffers(
