@@ -1,5 +1,6 @@
 """A client that leaves stops the work, shown on a real uvicorn process."""
 
+import asyncio
 import socket
 import threading
 import time
@@ -8,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import DEADLINE, Service, eventually, read_log
-from tests.ollama_stand_in import OllamaStandIn, hang, then, tokens
+from tests.ollama_stand_in import Conversation, OllamaStandIn, hang, then, tokens
 from tests.processes import CLIENT, UVICORN, process
 
 ASK = b'{"prompt": "Why?"}'
@@ -61,7 +62,16 @@ def test_leaving_while_a_chunk_is_being_sent_is_logged_too(
 def test_many_that_leave_and_stay_have_one_entry_each(
     vault: Service, ollama: OllamaStandIn
 ) -> None:
-    ollama.answer = tokens(*"abcdefghij", delay=0.02)
+    letters = "abcdefghij"
+
+    async def answer(talk: Conversation) -> None:
+        await talk.start()
+        for letter in letters:
+            await talk.line(response=letter, done=False)
+            await asyncio.sleep(0.02)
+        await (talk.done() if talk.body["prompt"] == "stay" else hang(talk))
+
+    ollama.answer = answer
     whole: list[str] = []
 
     def stay() -> None:
@@ -83,4 +93,4 @@ def test_many_that_leave_and_stay_have_one_entry_each(
     assert [status[request_id] for request_id in whole] == ["ok"] * 20
     left = [entry for entry in entries if entry["prompt"] == "leave"]
     assert {entry["status"] for entry in left} == {"cancelled"}
-    assert all("abcdefghij".startswith(entry["response"]) for entry in left)
+    assert all(letters.startswith(entry["response"]) for entry in left)
