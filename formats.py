@@ -67,8 +67,10 @@ class JsonFormat(Format):
         """Return an object's bytes."""
 
     def chunk(self, chunk: Chunk) -> bytes:
-        texts = {"thinking": chunk.thinking, "response": chunk.response}
-        return b"".join(self.frame({kind: "".join(said)}) for kind, said in texts.items() if said)
+        frames = self.frame({"thinking": "".join(chunk.thinking)}) if chunk.thinking else b""
+        if chunk.response:
+            frames += self.frame({"response": "".join(chunk.response)})
+        return frames
 
     @staticmethod
     def summary(entry: LogEntry | None) -> dict[str, object]:

@@ -186,7 +186,7 @@ class OllamaAnswer:
                 # behind a length that is not reached no body can be finished
                 with suppress(*(() if self.has_length else (TimeoutError, httpx.TransportError))):
                     while data := await self._stream.read(self._deadline):
-                        yield reader.feed(data)
+                        yield Chunk(wire=data)
                 return
             if chunk.has_token:
                 self.has_token = True
