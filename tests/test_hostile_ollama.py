@@ -44,43 +44,28 @@ def test_what_is_no_token_does_not_end_the_wait_for_the_first(
 
 
 @pytest.mark.parametrize("before", [[], ["Blue"]])
-def test_spaces_do_not_stand_for_tokens(
-    serve: Serve, ollama: OllamaStandIn, before: list[str]
+@pytest.mark.parametrize(
+    ("piece", "pause"),
+    [(b" ", 0.05), (b'{"done":false}\n' * 8192, 0)],
+    ids=["a trickle", "a flood: there is hardly ever anything to wait for"],
+)
+def test_what_is_no_token_is_not_read_for_longer(
+    serve: Serve, ollama: OllamaStandIn, before: list[str], piece: bytes, pause: float
 ) -> None:
-    async def trickle(talk: Conversation) -> None:
+    async def answer(talk: Conversation) -> None:
         await talk.start()
         for token in before:
             await talk.line(response=token, done=False)
         while True:
-            await talk.chunk(b" ")
-            await asyncio.sleep(0.05)
+            await talk.chunk(piece)
+            await asyncio.sleep(pause)
 
-    ollama.answer = trickle
+    ollama.answer = answer
     times = {"first_token_timeout": 1.0, "idle_timeout": 1.0}
     service = serve(llm_service="ollama", ollama_base_url=ollama.url, **times)
     answered = service.client.post("/generate", json=PROMPT)
     assert answered.status_code == 504
     assert ("no next" if before else "no first") in answered.json()["detail"]
-
-
-@pytest.mark.parametrize("before", [[], ["Blue"]])
-def test_a_flood_of_what_is_no_token_is_not_read_for_longer(
-    serve: Serve, ollama: OllamaStandIn, before: list[str]
-) -> None:
-    """So fast that there is hardly ever anything to wait for."""
-
-    async def flood(talk: Conversation) -> None:
-        await talk.start()
-        for token in before:
-            await talk.line(response=token, done=False)
-        while True:
-            await talk.chunk(b'{"done":false}\n' * 8192)
-
-    ollama.answer = flood
-    times = {"first_token_timeout": 1.0, "idle_timeout": 1.0}
-    service = serve(llm_service="ollama", ollama_base_url=ollama.url, **times)
-    answered = service.client.post("/generate", json=PROMPT)
-    assert answered.status_code == 504
     assert ollama.left.acquire(timeout=60), "it was read on"
 
 
