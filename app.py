@@ -274,14 +274,14 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     app.state.settings = settings
     # on the routers, not the app: there the 413 would pass no middleware
     app.include_router(answers, max_body_size=settings.max_body_bytes)
+    if settings.gateway:  # early, as a request is matched against one route after the other
+        app.include_router(gateway.router, max_body_size=settings.max_body_bytes)
     app.include_router(probes)
     app.include_router(log_routes.log)
     app.include_router(documentation)
     app.mount("/docs", swagger_files)
     app.include_router(front)
     app.mount("/page", page_files)
-    if settings.gateway:
-        app.include_router(gateway.router, max_body_size=settings.max_body_bytes)
     for error in STATUS:
         app.add_exception_handler(error, report_error)
     app.add_exception_handler(StarletteHTTPException, report_http)  # type: ignore[arg-type]

@@ -7,8 +7,9 @@ counts as gone. Either way its request is cancelled, and `departure` says why.
 import asyncio
 import socket
 import sys
-from collections.abc import Coroutine
+from collections.abc import Awaitable, Callable, Coroutine
 from contextlib import suppress
+from functools import partial
 from typing import Any, TypeVar
 
 from starlette.datastructures import Headers
@@ -17,15 +18,20 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 Result = TypeVar("Result")
 
 
+async def send_message(send: Send, piece: bytes) -> None:
+    """Send a piece of a body as ASGI has it."""
+    await send({"type": "http.response.body", "body": piece, "more_body": True})
+
+
 class Client:
     """Who asked; `departure` says how the client left, None while it is there.
 
-    `send` is the server's own where it is known. The pieces of a body may go by it, between a head
-    and an end that go through all that stands around the endpoint: nothing there looks at a piece.
+    `send_piece` sends a piece of a body, between a head and an end that go through all that stands
+    around the endpoint: nothing there looks at a piece.
     """
 
-    def __init__(self, scope: Scope, send: Send) -> None:
-        self.send = send
+    def __init__(self, scope: Scope, send_piece: Callable[[bytes], Awaitable[None]]) -> None:
+        self.send_piece = send_piece
         self.address: str | None = scope["client"][0] if scope.get("client") else None
         self.user_agent = Headers(scope=scope).get("user-agent")
         self.departure: str | None = None
@@ -77,9 +83,10 @@ class ClientMiddleware:
         if scope["type"] == "http":
             state = scope.setdefault("state", {})
             connection = state.get("connection")
-            state["client"] = Client(scope, connection.cycle.send if connection else send)
             if connection:
                 self._limit(connection.transport)
+            send_piece = connection.send_piece if connection else partial(send_message, send)
+            state["client"] = Client(scope, send_piece)
         await self.app(scope, receive, send)
 
     def _limit(self, transport: asyncio.Transport) -> None:

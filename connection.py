@@ -11,17 +11,16 @@ a request can do more than raise. `uvicorn --http connection:Connection` puts it
 4. In HTTP/1.0 and before, the end of the connection is the end of the answer, and half an answer
    looks whole. Here a half one ends with a reset: what has arrived can be read, and then an error.
    Over TLS or a Unix socket it still looks whole.
-5. h11 walks through its states for every piece of a body, which leaves it where it is and was a
-   seventh of all that a token cost. Here a piece goes straight to what frames it.
+5. uvicorn and h11 walk through their states for every piece of a body, which leaves both where they
+   are and was a sixth of all that a token cost. Here a piece goes straight to what frames it.
 
-And the app finds the connection in a request's state.
+The app finds the connection in a request's state, to send pieces by `send_piece`.
 """
 
 import asyncio
 import socket
 import struct
 from contextlib import suppress
-from typing import Any
 
 import h11
 from uvicorn.protocols.http.h11_impl import H11Protocol
@@ -29,27 +28,8 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 MAX_AHEAD = 65536  # bytes beyond the request that is being answered
 
 
-class Http(h11.Connection):
-    """h11's state of a connection, which the pieces of a body pass by."""
-
-    def send(self, event: h11.Event) -> bytes | None:  # type: ignore[override]
-        if type(event) is not h11.Data or self.our_state is not h11.SEND_BODY:
-            return super().send(event)
-        framed: list[bytes] = []
-        try:
-            self._writer.send_data(event.data, framed.append)  # type: ignore[union-attr]
-        except h11.LocalProtocolError:  # more than the head has promised
-            self.send_failed()
-            raise
-        return b"".join(framed)
-
-
 class Connection(H11Protocol):
     """Serves one client's requests, one after the other."""
-
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
-        self.conn = Http(h11.SERVER, self.conn._max_incomplete_event_size)
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
@@ -76,6 +56,21 @@ class Connection(H11Protocol):
             with suppress(h11.LocalProtocolError):  # to HEAD there is no body
                 super().send_400_response(msg)
         self.transport.close()
+
+    async def send_piece(self, piece: bytes) -> None:
+        """Send a piece of a body whose head has left and whose end has not."""
+        cycle = self.cycle
+        if self.flow.write_paused and not cycle.disconnected:
+            await self.flow.drain()
+        if cycle.disconnected:
+            return
+        framed: list[bytes] = []
+        try:
+            self.conn._writer.send_data(piece, framed.append)  # type: ignore[union-attr]
+        except h11.LocalProtocolError:  # more than the head has promised
+            self.conn.send_failed()
+            raise
+        self.transport.write(b"".join(framed))
 
     def reset_at_close(self, reset: bool) -> None:
         """Say how a connection ends that ends an answer, also where the process is killed."""

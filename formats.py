@@ -178,8 +178,7 @@ class AnswerStream(Response):
                     if not started:
                         await send(self.head())
                         started = True
-                    piece = {"type": "http.response.body", "body": body, "more_body": True}
-                    await self._client.send(piece)
+                    await self._client.send_piece(body)
             end, is_whole = self._format.done(self._recording.entry), True
         except (LLMServiceError, LogUnavailableError) as exc:
             if not started:
