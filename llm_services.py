@@ -25,6 +25,7 @@ import zlib
 from abc import ABC, abstractmethod
 from collections.abc import AsyncGenerator, AsyncIterator, Iterator
 from contextlib import aclosing, asynccontextmanager, closing, contextmanager
+from functools import lru_cache
 from typing import ClassVar, Self, assert_never
 from urllib.parse import unquote_to_bytes
 
@@ -44,6 +45,9 @@ from transport import StreamTransport
 JSON = [(b"Content-Type", b"application/json")]
 MAX_ERROR_BYTES = 4096
 MAX_LIST_BYTES = 2**20
+
+parsed_url = lru_cache(32)(httpx.URL)
+"""A request's URL, whose parsing costs more than all the rest of an `httpx.Request`."""
 
 
 class LLMServiceError(Exception):
@@ -193,7 +197,7 @@ class OllamaLLMService(LLMService):
         try:
             request = httpx.Request(
                 method,
-                f"{self.url}{target}",
+                parsed_url(f"{self.url}{target}"),
                 headers=[*headers, *self._headers, *traced],
                 content=content,
                 extensions={"timeout": timeout},
