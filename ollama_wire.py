@@ -117,19 +117,12 @@ class AnswerReader:
             if not line.startswith(b"data:"):
                 return False
             line = line[5:]
-        data = line.strip()
-        if data == self._protocol.last_data:
-            chunk.done = self._over = True
-            return True
         try:
-            event = from_json(data, cache_strings="keys")
+            event = from_json(line, cache_strings="keys")
             if not isinstance(event, dict) or self._strict and not self._protocol.fits(event):
                 raise ValueError
         except ValueError:
-            if self._strict and data and not early:
-                what = data[:200].decode(errors="replace")
-                self._fail(chunk, f"it sent what is not its protocol: {what}")
-            return False
+            return self._read_other(line.strip(), chunk, early)
         try:
             self._protocol.note(event, chunk, streamed=not self._is_document)
         except Exception:  # a bug of ours must not reach who only waits for the bytes
@@ -139,6 +132,16 @@ class AnswerReader:
         if chunk.done:
             self._over = True
         return True
+
+    def _read_other(self, data: bytes, chunk: Chunk, early: bool) -> bool:
+        """Note in the chunk what a line that is no event means; return whether it was read."""
+        if data == self._protocol.last_data:
+            chunk.done = self._over = True
+            return True
+        if self._strict and data and not early:
+            what = data[:200].decode(errors="replace")
+            self._fail(chunk, f"it sent what is not its protocol: {what}")
+        return False
 
     def _fail(self, chunk: Chunk, words: str) -> None:
         self._over = True

@@ -27,7 +27,8 @@ def trace_id() -> str | None:
 def headers() -> dict[str, str]:
     """Return the headers that carry the trace on to Ollama, none without tracing."""
     carrier: dict[str, str] = {}
-    propagate.inject(carrier)
+    if trace_id():
+        propagate.inject(carrier)
     return carrier
 
 
