@@ -25,6 +25,7 @@ from tests.ollama_stand_in import OllamaStandIn, like_ollama
 pytest.register_assert_rewrite("tests.ways")
 
 DEADLINE = 60  # seconds; generous, for a slow machine: only a failing test waits so long
+LONGEST = ("test_crash.py", "test_openapi.py")
 SETTINGS_OF_THE_MACHINE = re.compile(
     r"MINIVAULT_.*|OLLAMA_HOST|.*_PROXY|SSL_CERT_(FILE|DIR)", re.IGNORECASE
 )
@@ -41,6 +42,11 @@ log_processes.WARM_AFTER = 10 * DEADLINE  # where a test wants no process, none 
 def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
     """Run more tests at a time than there are cores: most of them wait for processes."""
     return 3 * (os.cpu_count() or 1)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin with what takes longest, as at the end everything would wait for it."""
+    items.sort(key=lambda item: item.path.name not in LONGEST)
 
 
 def eventually(condition: Callable[[], Any]) -> Any:
