@@ -1,4 +1,4 @@
-"""A client's connection: uvicorn's on h11, less five of its oddities.
+"""A client's connection: uvicorn's on h11, less six of its oddities.
 
 h11 keeps heads bounded and hands bodies on whatever `Upgrade` asks for, and is Python: no byte of
 a request can do more than raise. `uvicorn --http connection:Connection` puts it to use.
@@ -13,6 +13,7 @@ a request can do more than raise. `uvicorn --http connection:Connection` puts it
    Over TLS or a Unix socket it still looks whole.
 5. uvicorn and h11 walk through their states for every piece of a body, which leaves both where they
    are and was a sixth of all that a token cost. Here a piece goes straight to what frames it.
+6. uvicorn refuses what is no HTTP in words of its own. Here in the shape of every error.
 
 The app finds the connection in a request's state, to send pieces by `send_piece`.
 """
@@ -20,10 +21,13 @@ The app finds the connection in a request's state, to send pieces by `send_piece
 import asyncio
 import socket
 import struct
+import uuid
 from contextlib import suppress
 
 import h11
 from uvicorn.protocols.http.h11_impl import H11Protocol
+
+from middleware import REQUEST_ID, refuse
 
 MAX_AHEAD = 65536  # bytes beyond the request that is being answered
 
@@ -53,9 +57,18 @@ class Connection(H11Protocol):
         if self.conn.our_state in (h11.IDLE, h11.SEND_RESPONSE):
             if self.cycle:  # its request began well: the app may be about to answer it too
                 self.cycle.disconnected = True
-            with suppress(h11.LocalProtocolError):  # to HEAD there is no body
-                super().send_400_response(msg)
+            self._refuse(msg)
         self.transport.close()
+
+    def _refuse(self, detail: str) -> None:
+        """Answer what is no HTTP as every refused request is answered."""
+        more = {"Connection": "close", REQUEST_ID: str(uuid.uuid4())}
+        answer = refuse(self.scope or {"path": ""}, 400, detail, more)
+        headers = [*self.server_state.default_headers, *answer.raw_headers]
+        head = h11.Response(status_code=400, reason=b"Bad Request", headers=headers)
+        with suppress(h11.LocalProtocolError):  # to HEAD there is no body
+            for event in (head, h11.Data(data=answer.body), h11.EndOfMessage()):
+                self.transport.write(self.conn.send(event))
 
     async def send_piece(self, piece: bytes) -> None:
         """Send a piece of a body whose head has left and whose end has not."""

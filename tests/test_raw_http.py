@@ -150,7 +150,10 @@ def test_request_is_refused_and_nothing_of_it_is_taken_for_another(
     with connect(stub.url) as connection:
         connection.sendall(request_)
         connection.shutdown(socket.SHUT_WR)
-        assert set(statuses(read_all(connection))) - {200} == {400}
+        answers = read_all(connection)
+    assert set(statuses(answers)) - {200} == {400}
+    assert answers.lower().count(b"\r\nx-request-id: ") == len(statuses(answers))
+    assert b'\r\n\r\n{"detail":"' in answers
     assert len(read_log(stub.log_dir)) == before
 
 
