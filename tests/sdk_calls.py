@@ -7,12 +7,16 @@ from functools import cached_property
 from typing import Any
 
 import anthropic
-import ollama as ollama_sdk
 import openai
+import pytest
 from pydantic import BaseModel
 
-from tests.conftest import DEADLINE
+from tests.conftest import DEADLINE, clear_environment
 from tests.ways import CITY, THINK, USAGE, ask
+
+with pytest.MonkeyPatch.context() as patch:
+    clear_environment(patch)
+    import ollama as ollama_sdk  # it makes a client at once, for the machine's proxies
 
 Objects = list[dict[str, Any]]
 

@@ -4,7 +4,6 @@ import gc
 from typing import Any
 
 import anthropic
-import ollama as ollama_sdk
 import openai
 import pytest
 
@@ -24,6 +23,7 @@ from tests.sdk_calls import (
     generate,
     message,
     objects,
+    ollama_sdk,
     response,
     run,
 )
