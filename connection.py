@@ -63,12 +63,12 @@ class Connection(H11Protocol):
     def _refuse(self, detail: str) -> None:
         """Answer what is no HTTP as every refused request is answered."""
         more = {"Connection": "close", REQUEST_ID: str(uuid.uuid4())}
-        answer = refuse(self.scope or {"path": ""}, 400, detail, more)
+        answer = refuse(dict(self.scope or {"path": ""}), 400, detail, more)
         headers = [*self.server_state.default_headers, *answer.raw_headers]
         head = h11.Response(status_code=400, reason=b"Bad Request", headers=headers)
         with suppress(h11.LocalProtocolError):  # to HEAD there is no body
-            for event in (head, h11.Data(data=answer.body), h11.EndOfMessage()):
-                self.transport.write(self.conn.send(event))
+            for event in (head, h11.Data(data=bytes(answer.body)), h11.EndOfMessage()):
+                self.transport.write(self.conn.send(event) or b"")
 
     async def send_piece(self, piece: bytes) -> None:
         """Send a piece of a body whose head has left and whose end has not."""
@@ -78,11 +78,7 @@ class Connection(H11Protocol):
         if cycle.disconnected:
             return
         framed: list[bytes] = []
-        try:
-            self.conn._writer.send_data(piece, framed.append)  # type: ignore[union-attr]
-        except h11.LocalProtocolError:  # more than the head has promised
-            self.conn.send_failed()
-            raise
+        self.conn._writer.send_data(piece, framed.append)  # type: ignore[union-attr]
         self.transport.write(b"".join(framed))
 
     def reset_at_close(self, reset: bool) -> None:
