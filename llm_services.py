@@ -46,9 +46,6 @@ JSON = [(b"Content-Type", b"application/json")]
 MAX_ERROR_BYTES = 4096
 MAX_LIST_BYTES = 2**20
 
-parsed_url = lru_cache(32)(httpx.URL)
-"""A request's URL, whose parsing costs more than all the rest of an `httpx.Request`."""
-
 
 class LLMServiceError(Exception):
     """A service could not answer; the message says what happened and what to do about it."""
@@ -155,6 +152,7 @@ class OllamaLLMService(LLMService):
         self._settings = settings
         url = httpx.URL(settings.ollama_base_url)
         self.url = url.copy_with(userinfo=b"")
+        self._url_of = lru_cache(32)(self._parse_target)
         self._headers = [(b"Via", self.via.encode())]
         if url.userinfo:  # for a proxy before Ollama that wants a password
             login = base64.b64encode(unquote_to_bytes(url.userinfo))
@@ -190,20 +188,18 @@ class OllamaLLMService(LLMService):
         Raises:
             LLMServiceError: out of reach, too late, or broken off; also from within the block.
         """
-        timeout = {"connect": self._settings.connect_timeout}
         traced = [(name.encode(), value.encode()) for name, value in tracing.headers().items()]
         if traced:  # in place of the client's own, which this request's span has taken up
             headers = [each for each in headers if each[0].lower() not in dict(traced)]
         try:
-            request = httpx.Request(
-                method,
-                parsed_url(f"{self.url}{target}"),
-                headers=[*headers, *self._headers, *traced],
-                content=content,
-                extensions={"timeout": timeout},
-            )
-        except httpx.InvalidURL as exc:
+            url = self._url_of(target)
+        except (httpx.InvalidURL, UnicodeError) as exc:
             raise RequestRefusedError(f"what is asked for cannot be passed on: {exc}") from exc
+        headers = [*headers, *self._headers, *traced]
+        extensions = {"timeout": {"connect": self._settings.connect_timeout}}
+        request = httpx.Request(
+            method, url, headers=headers, content=content, extensions=extensions
+        )
         answer = None
         try:
             with (
@@ -217,6 +213,12 @@ class OllamaLLMService(LLMService):
                     yield answer
         except TimeoutError:
             raise self._timeout(answer) from None
+
+    def _parse_target(self, target: str) -> httpx.URL:
+        """Return a target's URL: behind Ollama's own, whatever the target says."""
+        if not target.startswith("/"):  # `@elsewhere/` would make a password of Ollama's host
+            raise httpx.InvalidURL("a path begins with '/'")
+        return self.url.copy_with(raw_path=(self.url.path.rstrip("/") + target).encode("ascii"))
 
     async def check(self) -> None:
         """Raise `LLMServiceError` where Ollama is out of reach or lacks the default model."""

@@ -240,6 +240,21 @@ def test_what_changes_models_is_done_at_ollama_itself(through: Way) -> None:
     assert through.service and through.service.entries == []
 
 
+@pytest.mark.parametrize("prefix", ["", "/behind"])
+def test_a_target_names_no_other_host(serve: Serve, ollama: OllamaStandIn, prefix: str) -> None:
+    service = serve(llm_service="ollama", ollama_base_url=ollama.url + prefix)
+    with OllamaStandIn() as elsewhere:
+        for start in ("%2fv1%2fmodels%2f", "%2fapi%2f"):
+            for host in (f"@127.0.0.1:{elsewhere.port}", "@127.0.0.1:99999", "@", "@%%%"):
+                for method in ("GET", "HEAD", "OPTIONS"):
+                    request = http(method, f"{start}{host}/api/tags?x=1", b"", "Authorization: a")
+                    answer = send(service.url, request)
+                    refused = 403 if start == "%2fapi%2f" and method != "OPTIONS" else 400
+                    assert answer.status == refused, request
+        assert send(service.url, post("%2fapi%2fchat", {})).status == 400
+        assert elsewhere.requests == ollama.requests == []
+
+
 @pytest.mark.parametrize("request_", [http("GET", "/api/version"), post("/api/chat", {})])
 def test_minivault_in_front_of_itself_is_noticed(through: Way, request_: bytes) -> None:
     async def back_to_us(talk: Conversation) -> None:
