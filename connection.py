@@ -1,4 +1,4 @@
-"""A client's connection: uvicorn's on h11, less six of its oddities.
+"""A client's connection: uvicorn's on h11, less seven of its oddities.
 
 h11 keeps heads bounded and hands bodies on whatever `Upgrade` asks for, and is Python: no byte of
 a request can do more than raise. `uvicorn --http connection:Connection` puts it to use.
@@ -13,7 +13,9 @@ a request can do more than raise. `uvicorn --http connection:Connection` puts it
    Over TLS or a Unix socket it still looks whole.
 5. uvicorn and h11 walk through their states for every piece of a body, which leaves both where they
    are and was a sixth of all that a token cost. Here a piece goes straight to what frames it.
-6. uvicorn refuses what is no HTTP in words of its own. Here in the shape of every error.
+6. uvicorn refuses what is no HTTP in words of its own. Here as every request is refused.
+7. It refuses a WebSocket, or prints how to get one, and a line for `Upgrade: h2c`. Here either is a
+   request like any other.
 
 The app finds the connection in a request's state, to send pieces by `send_piece`.
 """
@@ -50,6 +52,9 @@ class Connection(H11Protocol):
         self.reset_at_close(True)
         if self.answers_whole_request() and len(self.conn.trailing_data[0]) < MAX_AHEAD:
             self.flow.resume_reading()
+
+    def _should_upgrade(self) -> bool:
+        return False
 
     def send_400_response(self, msg: str) -> None:
         if self.answers_whole_request():

@@ -22,6 +22,10 @@ ASK = b'{"prompt": "Why?"}'
 CHUNKED = b"Transfer-Encoding: chunked\r\n"
 ASK_IN_CHUNKS = b"9;why=not\r\n" + ASK[:9] + b"\r\n9\r\n" + ASK[9:] + b"\r\n0\r\n"
 LAST = b"GET /health HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"
+WEBSOCKET = (
+    b"Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n"
+    b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n"
+)
 H2C = b"Connection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AAMAAABkAAQAAP__\r\n"
 
 
@@ -62,7 +66,7 @@ def stub(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Process]:
     log_dir = tmp_path_factory.mktemp("raw") / "logs"
     with process(UVICORN, log_dir, MINIVAULT_STUB_DELAY="0") as service:
         yield service
-        assert "Traceback" not in service.output and "ERROR" not in service.output
+        assert not re.search("Traceback|ERROR|pgrade", service.output)
 
 
 ANSWERED = {
@@ -70,6 +74,7 @@ ANSWERED = {
     "leading capital letters": whole().replace(b"content", b"CONTENT"),
     "Upgrade: h2c, in one packet": whole(H2C),
     "Upgrade: h2c, in chunks": coded(b"chunked", H2C),
+    "Upgrade: websocket": whole(WEBSOCKET),
     "chunks with extensions": coded(b"chunked"),
     "chunks with trailers": in_chunks(ASK_IN_CHUNKS + b"X-Sum: 1\r\n\r\n"),
     "coding in capitals": coded(b"CHUNKED"),
