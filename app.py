@@ -274,7 +274,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     app.state.settings = settings
     # on the routers, not the app: there the 413 would pass no middleware
     app.include_router(answers, max_body_size=settings.max_body_bytes)
-    if settings.gateway:  # early, as a request is matched against one route after the other
+    if settings.gateway:  # early: routes are tried in turn, and most requests are answers
         app.include_router(gateway.router, max_body_size=settings.max_body_bytes)
     app.include_router(probes)
     app.include_router(log_routes.log)

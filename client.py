@@ -18,7 +18,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 Result = TypeVar("Result")
 
 
-async def send_message(send: Send, piece: bytes) -> None:
+async def send_as_message(send: Send, piece: bytes) -> None:
     """Send a piece of a body as ASGI has it."""
     await send({"type": "http.response.body", "body": piece, "more_body": True})
 
@@ -70,8 +70,8 @@ class ClientMiddleware:
     nothing of its answer.
 
     Only the kernel can do that: `send` cannot see what is still held for the client, and uvicorn's
-    own close waits for the client to take it. The app then sees a client that left.
-    `connection.Connection` hands out itself.
+    own close waits for the client to take it. The app then sees a client that left. It takes the
+    connection itself, which `connection.Connection` leaves in `scope["state"]`.
     """
 
     def __init__(self, app: ASGIApp, timeout: float) -> None:
@@ -85,7 +85,9 @@ class ClientMiddleware:
             connection = state.get("connection")
             if connection:
                 self._limit(connection.transport)
-            send_piece = connection.send_piece if connection else partial(send_message, send)
+                send_piece = partial(connection.send_piece, connection.cycle)
+            else:
+                send_piece = partial(send_as_message, send)
             state["client"] = Client(scope, send_piece)
         await self.app(scope, receive, send)
 

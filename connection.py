@@ -1,4 +1,4 @@
-"""A client's connection: uvicorn's on h11, less seven of its oddities.
+"""A client's connection: uvicorn's on h11, less what is odd about it.
 
 h11 keeps heads bounded and hands bodies on whatever `Upgrade` asks for, and is Python: no byte of
 a request can do more than raise. `uvicorn --http connection:Connection` puts it to use.
@@ -11,11 +11,13 @@ a request can do more than raise. `uvicorn --http connection:Connection` puts it
 4. In HTTP/1.0 and before, the end of the connection is the end of the answer, and half an answer
    looks whole. Here a half one ends with a reset: what has arrived can be read, and then an error.
    Over TLS or a Unix socket it still looks whole.
-5. uvicorn and h11 walk through their states for every piece of a body, which leaves both where they
-   are and was a sixth of all that a token cost. Here a piece goes straight to what frames it.
-6. uvicorn refuses what is no HTTP in words of its own. Here as every request is refused.
-7. It refuses a WebSocket, or prints how to get one, and a line for `Upgrade: h2c`. Here either is a
+5. What comes behind junk is kept until the answer has left, and gone through each time. Here it is
+   dropped.
+6. What is no HTTP is refused in plain text. Here in the shape of every error, with an id.
+7. A request for a WebSocket is refused, and `Upgrade: h2c` has a line printed. Here either is a
    request like any other.
+8. For every piece of a body uvicorn and h11 walk through their states, which leaves both where they
+   are and was a sixth of all that a token cost. Here a piece goes straight to what frames it.
 
 The app finds the connection in a request's state, to send pieces by `send_piece`.
 """
@@ -27,7 +29,8 @@ import uuid
 from contextlib import suppress
 
 import h11
-from uvicorn.protocols.http.h11_impl import H11Protocol
+from starlette.types import Scope
+from uvicorn.protocols.http.h11_impl import H11Protocol, RequestResponseCycle
 
 from middleware import REQUEST_ID, refuse
 
@@ -48,6 +51,8 @@ class Connection(H11Protocol):
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
+        if self.conn.their_state is h11.ERROR:
+            return
         super().data_received(data)
         self.reset_at_close(True)
         if self.answers_whole_request() and len(self.conn.trailing_data[0]) < MAX_AHEAD:
@@ -62,26 +67,31 @@ class Connection(H11Protocol):
         if self.conn.our_state in (h11.IDLE, h11.SEND_RESPONSE):
             if self.cycle:  # its request began well: the app may be about to answer it too
                 self.cycle.disconnected = True
-            self._refuse(msg)
+            self._answer_400(msg)
         self.transport.close()
 
-    def _refuse(self, detail: str) -> None:
-        """Answer what is no HTTP as every refused request is answered."""
-        more = {"Connection": "close", REQUEST_ID: str(uuid.uuid4())}
-        answer = refuse(dict(self.scope or {"path": ""}), 400, detail, more)
+    def _answer_400(self, detail: str) -> None:
+        has_begun = self.conn.our_state is h11.SEND_RESPONSE
+        scope: Scope = {**self.scope} if has_begun else {"path": "", "method": "GET", "state": {}}
+        request_id = scope["state"].get("request_id") or str(uuid.uuid4())
+        answer = refuse(scope, 400, detail, {"Connection": "close", REQUEST_ID: request_id})
         headers = [*self.server_state.default_headers, *answer.raw_headers]
         head = h11.Response(status_code=400, reason=b"Bad Request", headers=headers)
-        with suppress(h11.LocalProtocolError):  # to HEAD there is no body
-            for event in (head, h11.Data(data=bytes(answer.body)), h11.EndOfMessage()):
-                self.transport.write(self.conn.send(event) or b"")
+        body = h11.Data(data=b"" if scope["method"] == "HEAD" else bytes(answer.body))
+        for event in (head, body, h11.EndOfMessage()):
+            self.transport.write(self.conn.send(event) or b"")
 
-    async def send_piece(self, piece: bytes) -> None:
-        """Send a piece of a body whose head has left and whose end has not."""
-        cycle = self.cycle
+    async def send_piece(self, cycle: RequestResponseCycle, piece: bytes) -> None:
+        """Send a piece of the answer of this cycle, whose head has left and whose end has not.
+
+        Not to HEAD, which has no body to send pieces of.
+        """
         if self.flow.write_paused and not cycle.disconnected:
             await self.flow.drain()
         if cycle.disconnected:
             return
+        if cycle.response_complete:
+            raise RuntimeError("the answer has left; the next one is on its way")
         framed: list[bytes] = []
         self.conn._writer.send_data(piece, framed.append)  # type: ignore[union-attr]
         self.transport.write(b"".join(framed))

@@ -24,8 +24,8 @@ class Deadline:
         task = asyncio.current_task()
         assert task is not None
         self._task: asyncio.Task[object] = task
-        self._cancelling_before = task.cancelling()
         self._is_waiting = False
+        self._cancelling_before = 0
         self._is_over = False
         self.renew(seconds)
 
@@ -44,6 +44,7 @@ class Deadline:
 
     def __enter__(self) -> None:
         self._is_waiting = True
+        self._cancelling_before = self._task.cancelling()
         if self._timer is None or self._due < self._timer_due:
             self.close()
             self._start_timer()

@@ -215,10 +215,10 @@ class OllamaLLMService(LLMService):
             raise self._timeout(answer) from None
 
     def _parse_target(self, target: str) -> httpx.URL:
-        """Return a target's URL: behind Ollama's own, whatever the target says."""
-        if not target.startswith("/"):  # `@elsewhere/` would make a password of Ollama's host
+        """Return the URL of a target without `..`: on Ollama's host, behind the path of its URL."""
+        if not target.startswith("/"):  # `@x` would go to `/path@x`
             raise httpx.InvalidURL("a path begins with '/'")
-        return self.url.copy_with(raw_path=(self.url.path.rstrip("/") + target).encode("ascii"))
+        return self.url.copy_with(raw_path=self.url.raw_path.rstrip(b"/") + target.encode("ascii"))
 
     async def check(self) -> None:
         """Raise `LLMServiceError` where Ollama is out of reach or lacks the default model."""

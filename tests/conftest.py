@@ -45,7 +45,7 @@ def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Begin with what takes longest, as at the end everything would wait for it."""
+    """Begin with what takes longest: at the end all would wait for it."""
     items.sort(key=lambda item: item.path.name not in LONGEST)
 
 

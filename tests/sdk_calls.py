@@ -16,7 +16,7 @@ from tests.ways import CITY, THINK, USAGE, ask
 
 with pytest.MonkeyPatch.context() as patch:
     clear_environment(patch)
-    import ollama as ollama_sdk  # it makes a client at once, for the machine's proxies
+    import ollama as ollama_sdk  # which makes a client at once, with the machine's proxies
 
 Objects = list[dict[str, Any]]
 

@@ -240,19 +240,28 @@ def test_what_changes_models_is_done_at_ollama_itself(through: Way) -> None:
     assert through.service and through.service.entries == []
 
 
-@pytest.mark.parametrize("prefix", ["", "/behind"])
-def test_a_target_names_no_other_host(serve: Serve, ollama: OllamaStandIn, prefix: str) -> None:
+PREFIXES = ["", "/behind", "/%C3%A4/a%2Fb%25bc%3Fd"]
+
+
+@pytest.mark.parametrize("prefix", PREFIXES)
+def test_a_target_stays_behind_ollamas_url(
+    serve: Serve, ollama: OllamaStandIn, prefix: str
+) -> None:
     service = serve(llm_service="ollama", ollama_base_url=ollama.url + prefix)
     with OllamaStandIn() as elsewhere:
-        for start in ("%2fv1%2fmodels%2f", "%2fapi%2f"):
-            for host in (f"@127.0.0.1:{elsewhere.port}", "@127.0.0.1:99999", "@", "@%%%"):
-                for method in ("GET", "HEAD", "OPTIONS"):
-                    request = http(method, f"{start}{host}/api/tags?x=1", b"", "Authorization: a")
-                    answer = send(service.url, request)
-                    refused = 403 if start == "%2fapi%2f" and method != "OPTIONS" else 400
-                    assert answer.status == refused, request
+        for host in (f"@127.0.0.1:{elsewhere.port}", "@127.0.0.1:99999", "@", "@%%%"):
+            for method in ("GET", "HEAD", "OPTIONS"):
+                target = f"%2fv1%2fmodels%2f{host}/api/tags?x=1"
+                answer = send(service.url, http(method, target, b"", "Authorization: a"))
+                assert answer.status == 400, target
+        for path in ("/v1/models/../../x", "/v1/models/%2e%2e/%2e%2e/x"):
+            assert send(service.url, http("GET", path)).status == 403
         assert send(service.url, post("%2fapi%2fchat", {})).status == 400
+        assert send(service.url, http("GET", "/api/tags?x#y")).status == 400
         assert elsewhere.requests == ollama.requests == []
+    send(service.url, http("GET", "/v1/models/a%2Fb//c?d=%23&e"))
+    (talk,) = ollama.requests
+    assert talk.head.split()[1].decode() == f"{prefix}/v1/models/a%2Fb//c?d=%23&e"
 
 
 @pytest.mark.parametrize("request_", [http("GET", "/api/version"), post("/api/chat", {})])

@@ -26,6 +26,7 @@ WEBSOCKET = (
     b"Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n"
     b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n"
 )
+JUNK = b"\0\xff junk \r\n\r\n"
 H2C = b"Connection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AAMAAABkAAQAAP__\r\n"
 
 
@@ -162,6 +163,28 @@ def test_request_is_refused_and_nothing_of_it_is_taken_for_another(
     assert len(read_log(stub.log_dir)) == before
 
 
+@pytest.mark.parametrize(
+    ("path", "shape"),
+    [
+        (b"/stream", b'{"detail":"'),
+        (b"/api/chat", b'{"error":"'),
+        (b"/v1/chat/completions", b'{"error":{"message":"'),
+        (b"/v1/messages", b'{"type":"error","error":{"type":"invalid_request_error"'),
+    ],
+)
+def test_what_is_no_http_is_refused_in_the_shape_of_what_it_asks(
+    stub: Process, path: bytes, shape: bytes
+) -> None:
+    with connect(stub.url) as connection:
+        connection.sendall(head(HOST, CHUNKED, path=path) + b"no size\r\n")
+        answer = read_all(connection)
+    assert statuses(answer) == [400] and answer.partition(b"\r\n\r\n")[2].startswith(shape)
+    with connect(stub.url) as connection:
+        connection.sendall(whole(path=path) + JUNK)
+        first, second = re.findall(rb"(?i)x-request-id: (\S+)", answers := read_all(connection))
+    assert first != second and b'\r\n\r\n{"detail":"' in answers  # it asks for nothing
+
+
 ENDLESS = {
     "line": (head(HOST)[:-2] + b"X-Line: ", b"a"),
     "lines": (head(HOST)[:-2], b"X-Line: a\r\n"),
@@ -246,9 +269,6 @@ def live(ollama: OllamaStandIn, tmp_path: Path) -> Iterator[Process]:
         yield service
 
 
-JUNK = b"\0\xff junk \r\n\r\n"
-
-
 @pytest.mark.parametrize(
     ("line", "expected"), [(b"", [200, 400]), (b"Connection: close\r\n", [200])]
 )
@@ -270,6 +290,26 @@ def test_junk_after_a_request_spoils_no_answer(
     assert "Traceback" not in live.output
 
 
+@pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="needs Linux's /proc")
+@pytest.mark.parametrize("line", [b"Connection: close\r\n", b""])
+def test_junk_without_end_is_not_kept_until_the_answer_has_left(
+    live: Process, pause: Pause, line: bytes
+) -> None:
+    with connect(live.url) as connection:
+        connection.sendall(whole(line, path=b"/stream"))
+        answers = connection.recv(1000)
+        before = resident(live.popen.pid)
+        connection.settimeout(2)
+        flood(connection, JUNK, most=30_000_000)
+        assert resident(live.popen.pid) - before < 10_000_000
+        pause.go_on.set()
+        connection.settimeout(DEADLINE)
+        while b" sky" not in answers:
+            answers += connection.recv(1000)
+    (entry,) = read_log(live.log_dir)
+    assert entry["status"] == "ok"
+
+
 def test_junk_in_a_body_whose_answer_is_out_only_ends_the_connection(stub: Process) -> None:
     with connect(stub.url) as connection:
         connection.sendall(head(HOST, CHUNKED, path=b"/nowhere") + b"4\r\nmore\r\n")
@@ -286,7 +326,9 @@ def test_junk_in_a_body_that_comes_with_its_head_gets_one_answer(
     junk = head(HOST, CHUNKED, path=path).replace(b"POST", method, 1) + b"no size\r\n"
     with connect(stub.url) as connection:
         connection.sendall(junk)
-        assert statuses(read_all(connection)) == [400]
+        answer = read_all(connection)
+        assert statuses(answer) == [400]
+        assert answer.endswith(b"\r\n\r\n") == (method == b"HEAD")
     with connect(stub.url) as connection:
         connection.sendall(whole() + junk)
         assert statuses(read_all(connection)) == [200, 400]
