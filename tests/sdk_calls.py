@@ -1,22 +1,25 @@
-"""Every call of the official Python SDKs that the tests make, by name."""
+"""Every call of the official Python SDKs that the tests make, by name.
+
+The SDKs are imported where they are used: it takes two seconds, and every process of a test run
+reads this module. Ollama's makes a client at once, by proxies that are the machine's until then.
+"""
 
 import asyncio
 from collections.abc import Callable
 from contextlib import ExitStack
 from functools import cached_property
-from typing import Any
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
 
-import anthropic
-import openai
-import pytest
 from pydantic import BaseModel
 
-from tests.conftest import DEADLINE, clear_environment
+from tests.conftest import DEADLINE
 from tests.ways import CITY, THINK, USAGE, ask
 
-with pytest.MonkeyPatch.context() as patch:
-    clear_environment(patch)
-    import ollama as ollama_sdk  # which makes a client at once, with the machine's proxies
+if TYPE_CHECKING:
+    import anthropic as anthropic_sdk
+    import ollama as ollama_sdk
+    import openai as openai_sdk
 
 Objects = list[dict[str, Any]]
 
@@ -50,16 +53,20 @@ class Clients(ExitStack):
         self.url = url
 
     @cached_property
-    def ollama(self) -> ollama_sdk.Client:
+    def ollama(self) -> "ollama_sdk.Client":
         """Ollama's own."""
-        client: ollama_sdk.Client = self.enter_context(
-            ollama_sdk.Client(self.url, timeout=DEADLINE, verify=False)
+        import ollama
+
+        client: ollama.Client = self.enter_context(
+            ollama.Client(self.url, timeout=DEADLINE, verify=False)
         )
         return client
 
     @cached_property
-    def openai(self) -> openai.OpenAI:
+    def openai(self) -> "openai_sdk.OpenAI":
         """OpenAI's."""
+        import openai
+
         return self.enter_context(
             openai.OpenAI(
                 base_url=f"{self.url}/v1",
@@ -70,8 +77,10 @@ class Clients(ExitStack):
         )
 
     @cached_property
-    def anthropic(self) -> anthropic.Anthropic:
+    def anthropic(self) -> "anthropic_sdk.Anthropic":
         """Anthropic's."""
+        import anthropic
+
         return self.enter_context(
             anthropic.Anthropic(
                 base_url=self.url,
@@ -83,6 +92,13 @@ class Clients(ExitStack):
 
 
 Call = Callable[[Clients], Any]
+
+
+def error(name: str) -> type[Exception]:
+    """Return an SDK's own exception by its full name."""
+    module, _, kind = name.rpartition(".")
+    found: type[Exception] = getattr(import_module(module), kind)
+    return found
 
 
 def objects(answer: Any) -> Objects:
@@ -166,12 +182,15 @@ def streamed_message(**more: Any) -> Call:
 
 def at_the_same_time(to: Clients) -> Any:
     """Ask with the asynchronous clients, one stream each at a time."""
+    import anthropic
+    import ollama
+    import openai
 
     async def collect(call: Any) -> list[Any]:
         return [part async for part in await call]
 
     async def main() -> list[list[Any]]:
-        own = ollama_sdk.AsyncClient(to.url, timeout=DEADLINE)
+        own = ollama.AsyncClient(to.url, timeout=DEADLINE)
         async with (
             own,
             openai.AsyncOpenAI(base_url=f"{to.url}/v1", api_key="k") as gpt,
