@@ -110,7 +110,7 @@ class Passage:
         self._method = request.method
         path = request.scope["raw_path"].removeprefix(request.scope["root_path"].encode())
         query = request.scope["query_string"]
-        self._target = (path + b"?" * bool(query) + query).decode("latin-1")
+        self._target = path + b"?" * bool(query) + query
         keys = (b"authorization", b"x-api-key") if request.app.state.settings.api_key else ()
         # Accept-Encoding stays: what is packed cannot be read along; the others are made anew
         hop = (b"host", b"content-length", b"accept-encoding", b"expect", *keys)

@@ -168,7 +168,7 @@ class OllamaLLMService(LLMService):
     async def stream(self, prompt: Prompt) -> AsyncGenerator[Chunk, None]:
         given = prompt.model_dump(exclude_none=True)
         body = to_json({"model": self.model, **given, "stream": True})
-        async with self.ask("POST", "/api/generate", JSON, body) as answer:
+        async with self.ask("POST", b"/api/generate", JSON, body) as answer:
             if answer.status != httpx.codes.OK:
                 raise self._refusal(answer.status, await answer.read(MAX_ERROR_BYTES), prompt.model)
             reader = AnswerReader(NATIVE, Framing.LINES, strict=True)
@@ -181,21 +181,21 @@ class OllamaLLMService(LLMService):
 
     @asynccontextmanager
     async def ask(
-        self, method: str, target: str, headers: list[tuple[bytes, bytes]], content: bytes = b""
+        self, method: str, target: bytes, headers: list[tuple[bytes, bytes]], content: bytes = b""
     ) -> AsyncIterator[OllamaAnswer]:
         """Send a request, and have its answer's head when the block begins.
 
         Raises:
             LLMServiceError: out of reach, too late, or broken off; also from within the block.
         """
-        traced = [(name.encode(), value.encode()) for name, value in tracing.headers().items()]
+        traced = {name.encode(): value.encode() for name, value in tracing.headers().items()}
         if traced:  # in place of the client's own, which this request's span has taken up
-            headers = [each for each in headers if each[0].lower() not in dict(traced)]
+            headers = [each for each in headers if each[0].lower() not in traced]
         try:
             url = self._url_of(target)
         except (httpx.InvalidURL, UnicodeError) as exc:
             raise RequestRefusedError(f"what is asked for cannot be passed on: {exc}") from exc
-        headers = [*headers, *self._headers, *traced]
+        headers = [*headers, *self._headers, *traced.items()]
         extensions = {"timeout": {"connect": self._settings.connect_timeout}}
         request = httpx.Request(
             method, url, headers=headers, content=content, extensions=extensions
@@ -214,17 +214,17 @@ class OllamaLLMService(LLMService):
         except TimeoutError:
             raise self._timeout(answer) from None
 
-    def _parse_target(self, target: str) -> httpx.URL:
+    def _parse_target(self, target: bytes) -> httpx.URL:
         """Return the URL of a target without `..`: on Ollama's host, behind the path of its URL."""
-        if not target.startswith("/"):  # `@x` would go to `/path@x`
+        if not target.startswith(b"/"):  # `@x` would go to `/path@x`
             raise httpx.InvalidURL("a path begins with '/'")
-        return self.url.copy_with(raw_path=self.url.raw_path.rstrip(b"/") + target.encode("ascii"))
+        return self.url.copy_with(raw_path=self.url.raw_path.rstrip(b"/") + target)
 
     async def check(self) -> None:
         """Raise `LLMServiceError` where Ollama is out of reach or lacks the default model."""
         try:
             async with asyncio.timeout(self._settings.connect_timeout):
-                async with self.ask("GET", "/api/tags", []) as answer:
+                async with self.ask("GET", b"/api/tags", []) as answer:
                     body = await answer.read(MAX_LIST_BYTES)
             models = ModelList.model_validate_json(body).models
         except TimeoutError:
