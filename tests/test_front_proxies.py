@@ -20,7 +20,7 @@ import pytest
 from tests.conftest import DEADLINE, begin_anew, eventually, read_log
 from tests.ollama_stand_in import OllamaStandIn, then
 from tests.processes import ROOT, UVICORN, Process, free_port, process
-from tests.test_raw_http import Pause
+from tests.test_sent_ahead import Pause
 
 NAME = "vault.example.org"
 BODY_LIMIT = 20 * 2**20

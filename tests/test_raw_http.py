@@ -1,44 +1,25 @@
-"""Requests as bytes: each is answered once or refused, and none harms what comes beside it."""
+"""Requests as bytes: each is answered once or refused, and none is taken for another."""
 
-import asyncio
 import re
 import socket
-import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from connection import MAX_AHEAD
-from tests.conftest import DEADLINE, Service, eventually, read_log
-from tests.ollama_stand_in import Conversation, OllamaStandIn, hang, then
+from tests.conftest import read_log
 from tests.processes import UVICORN, Process, process
+from tests.raw_requests import ASK, CHUNKED, HOST, JUNK, LAST, flood, head, statuses, whole
 from tests.test_slow_reader import BUFFERS, resident
 from tests.ways import connect, read_all
 
-HOST = b"Host: localhost\r\n"
-ASK = b'{"prompt": "Why?"}'
-CHUNKED = b"Transfer-Encoding: chunked\r\n"
 ASK_IN_CHUNKS = b"9;why=not\r\n" + ASK[:9] + b"\r\n9\r\n" + ASK[9:] + b"\r\n0\r\n"
-LAST = b"GET /health HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"
 WEBSOCKET = (
     b"Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n"
     b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n"
 )
-JUNK = b"\0\xff junk \r\n\r\n"
 H2C = b"Connection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AAMAAABkAAQAAP__\r\n"
-
-
-def head(*lines: bytes, path: bytes = b"/generate", version: bytes = b"1.1") -> bytes:
-    """Return a request's head: what an answer needs, and these lines."""
-    start = b"POST %s HTTP/%s\r\nContent-Type: application/json\r\n" % (path, version)
-    return start + b"".join(lines) + b"\r\n"
-
-
-def whole(*lines: bytes, body: bytes = ASK, path: bytes = b"/generate") -> bytes:
-    """Return a request with these lines and its body's right length."""
-    return head(HOST, b"Content-Length: %d\r\n" % len(body), *lines, path=path) + body
 
 
 def length(value: bytes) -> bytes:
@@ -56,17 +37,13 @@ def in_chunks(body: bytes) -> bytes:
     return head(HOST, CHUNKED) + body
 
 
-def statuses(answers: bytes) -> list[int]:
-    """Return the statuses of all answers."""
-    return [int(status) for status in re.findall(rb"HTTP/1.1 (\d+) ", answers)]
-
-
 @pytest.fixture(scope="module")
 def stub(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Process]:
     """A service on the stub in a process of its own."""
     log_dir = tmp_path_factory.mktemp("raw") / "logs"
     with process(UVICORN, log_dir, MINIVAULT_STUB_DELAY="0") as service:
         yield service
+        # an `Upgrade` that is not followed is worth no line either
         assert not re.search("Traceback|ERROR|pgrade", service.output)
 
 
@@ -205,111 +182,6 @@ def test_endless_head_is_cut_off_early(stub: Process, start: bytes, more: bytes)
     assert resident(stub.popen.pid) - before < BUFFERS
 
 
-def flood(connection: socket.socket, piece: bytes, most: int = 150_000_000) -> int:
-    """Send a piece over and over; return how many bytes went until nobody took more of them."""
-    pieces = piece * (100_000 // len(piece))
-    sent = 0
-    try:
-        while sent < most:
-            sent += connection.send(pieces)
-    except (ConnectionResetError, BrokenPipeError, TimeoutError):
-        pass
-    return sent
-
-
-AHEAD = {
-    "another request": whole(),
-    "half a request": whole()[:30],
-    "a request with a large body": whole(body=b"x" * (MAX_AHEAD // 2)),
-    "junk": b"\0\xff junk \r\n\r\n",
-}
-
-
-@pytest.mark.parametrize("endpoint", [b"/generate", b"/stream"])
-@pytest.mark.parametrize("ahead", AHEAD.values(), ids=AHEAD.keys())
-def test_client_that_sent_more_ahead_is_seen_to_leave(
-    vault: Service, ollama: OllamaStandIn, endpoint: bytes, ahead: bytes
-) -> None:
-    ollama.answer = then("Blue", end=hang)
-    with connect(vault.url) as connection:
-        connection.sendall(whole(path=endpoint))
-        eventually(lambda: ollama.requests)
-        connection.sendall(ahead)
-        time.sleep(0.2)  # it has been read, and reading has stopped where it does
-    assert ollama.left.acquire(timeout=DEADLINE), "the request to Ollama stayed open"
-    assert vault.entry()["status"] == "cancelled"
-
-
-class Pause:
-    """An answer of two tokens; the second one waits until the test lets it go."""
-
-    def __init__(self) -> None:
-        self.go_on = threading.Event()
-
-    async def __call__(self, talk: Conversation) -> None:
-        await talk.start()
-        await talk.line(response="Blue", done=False)
-        while not self.go_on.is_set():
-            await asyncio.sleep(0.01)
-        await talk.line(response=" sky", done=False)
-        await talk.done()
-
-
-@pytest.fixture
-def pause(ollama: OllamaStandIn) -> Pause:
-    """What the stand-in answers with."""
-    ollama.answer = pause = Pause()
-    return pause
-
-
-@pytest.fixture
-def live(ollama: OllamaStandIn, tmp_path: Path) -> Iterator[Process]:
-    """A service in front of the stand-in, in a process of its own."""
-    with process(UVICORN, tmp_path / "logs", **ollama.environment) as service:
-        yield service
-
-
-@pytest.mark.parametrize(
-    ("line", "expected"), [(b"", [200, 400]), (b"Connection: close\r\n", [200])]
-)
-def test_junk_after_a_request_spoils_no_answer(
-    live: Process, pause: Pause, line: bytes, expected: list[int]
-) -> None:
-    with connect(live.url) as connection:
-        connection.sendall(whole(line, path=b"/stream"))
-        answers = b""
-        while b"Blue" not in answers:
-            answers += connection.recv(1000)
-        connection.sendall(JUNK)
-        time.sleep(0.2)  # it has been read
-        pause.go_on.set()
-        answers += read_all(connection)
-    assert statuses(answers) == expected and b" sky" in answers
-    (entry,) = read_log(live.log_dir)
-    assert (entry["status"], entry["response"]) == ("ok", "Blue sky")
-    assert "Traceback" not in live.output
-
-
-@pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="needs Linux's /proc")
-@pytest.mark.parametrize("line", [b"Connection: close\r\n", b""])
-def test_junk_without_end_is_not_kept_until_the_answer_has_left(
-    live: Process, pause: Pause, line: bytes
-) -> None:
-    with connect(live.url) as connection:
-        connection.sendall(whole(line, path=b"/stream"))
-        answers = connection.recv(1000)
-        before = resident(live.popen.pid)
-        connection.settimeout(2)
-        flood(connection, JUNK, most=30_000_000)
-        assert resident(live.popen.pid) - before < 10_000_000
-        pause.go_on.set()
-        connection.settimeout(DEADLINE)
-        while b" sky" not in answers:
-            answers += connection.recv(1000)
-    (entry,) = eventually(lambda: read_log(live.log_dir))
-    assert entry["status"] == "ok"
-
-
 def test_junk_in_a_body_whose_answer_is_out_only_ends_the_connection(stub: Process) -> None:
     with connect(stub.url) as connection:
         connection.sendall(head(HOST, CHUNKED, path=b"/nowhere") + b"4\r\nmore\r\n")
@@ -332,16 +204,3 @@ def test_junk_in_a_body_that_comes_with_its_head_gets_one_answer(
     with connect(stub.url) as connection:
         connection.sendall(whole() + junk)
         assert statuses(read_all(connection)) == [200, 400]
-
-
-def test_requests_sent_ahead_of_an_answer_wait_in_the_clients_own_buffers(
-    live: Process, pause: Pause
-) -> None:
-    with connect(live.url) as connection:
-        connection.sendall(whole(path=b"/stream"))
-        assert b"200" in connection.recv(1000)
-        connection.settimeout(1)
-        assert flood(connection, LAST) < BUFFERS
-        pause.go_on.set()
-        (entry,) = eventually(lambda: read_log(live.log_dir))
-        assert entry["status"] == "ok"
