@@ -133,7 +133,7 @@ class Passage:
         ) as answer:
             self.head["status"] = answer.status
             ours = (b"date", b"x-request-id")
-            self.head["headers"] = end_to_end(answer.headers.raw, *ours)
+            self.head["headers"] = end_to_end(answer.raw_headers, *ours)
             if answer.status < 400:
                 self.framing = Framing.of(answer.headers.get("content-type", ""))
             self.takes_more = self.framing is not Framing.DOCUMENT and not answer.has_length

@@ -29,9 +29,11 @@ from functools import lru_cache
 from typing import ClassVar, Self, assert_never
 from urllib.parse import unquote_to_bytes
 
+import aiohttp
 import httpx
 from pydantic import ValidationError
 from pydantic_core import from_json, to_json
+from yarl import URL
 
 import metrics
 import tracing
@@ -40,7 +42,7 @@ from exchange import Chunk, Prompt
 from ollama_wire import CUT_OFF, AnswerReader, Framing, ModelList, OllamaAnswer, listed_name
 from protocols import NATIVE, error_words
 from settings import Settings
-from transport import StreamTransport
+from transport import UNREACHABLE, Transport, words_of
 
 JSON = [(b"Content-Type", b"application/json")]
 MAX_ERROR_BYTES = 4096
@@ -159,7 +161,7 @@ class OllamaLLMService(LLMService):
             self._headers.append((b"Authorization", b"Basic " + login))
 
     async def __aenter__(self) -> Self:
-        self._transport = StreamTransport()
+        self._transport = Transport(self._settings.connect_timeout)
         return self
 
     async def __aexit__(self, *exc_info: object) -> None:
@@ -181,7 +183,7 @@ class OllamaLLMService(LLMService):
 
     @asynccontextmanager
     async def ask(
-        self, method: str, target: bytes, headers: list[tuple[bytes, bytes]], content: bytes = b""
+        self, method: str, target: bytes, headers: list[tuple[bytes, bytes]], body: bytes = b""
     ) -> AsyncIterator[OllamaAnswer]:
         """Send a request, and have its answer's head when the block begins.
 
@@ -196,10 +198,6 @@ class OllamaLLMService(LLMService):
         except (httpx.InvalidURL, UnicodeError) as exc:
             raise RequestRefusedError(f"what is asked for cannot be passed on: {exc}") from exc
         headers = [*headers, *self._headers, *traced.items()]
-        extensions = {"timeout": {"connect": self._settings.connect_timeout}}
-        request = httpx.Request(
-            method, url, headers=headers, content=content, extensions=extensions
-        )
         answer = None
         try:
             with (
@@ -207,18 +205,19 @@ class OllamaLLMService(LLMService):
                 self._transport_errors(),
             ):
                 with deadline:
-                    response = await self._transport.handle_async_request(request)
-                async with aclosing(response):
+                    response = await self._transport.send(method, url, headers, body)
+                with closing(response):
                     answer = OllamaAnswer(response, deadline, self._settings.idle_timeout)
                     yield answer
         except TimeoutError:
             raise self._timeout(answer) from None
 
-    def _parse_target(self, target: bytes) -> httpx.URL:
+    def _parse_target(self, target: bytes) -> URL:
         """Return the URL of a target without `..`: on Ollama's host, behind the path of its URL."""
         if not target.startswith(b"/"):  # `@x` would go to `/path@x`
             raise httpx.InvalidURL("a path begins with '/'")
-        return self.url.copy_with(raw_path=self.url.raw_path.rstrip(b"/") + target)
+        path = self.url.raw_path.rstrip(b"/") + target
+        return URL(str(self.url.copy_with(raw_path=path)), encoded=True)
 
     async def check(self) -> None:
         """Raise `LLMServiceError` where Ollama is out of reach or lacks the default model."""
@@ -261,10 +260,10 @@ class OllamaLLMService(LLMService):
         """Turn the transport's errors into the service's."""
         try:
             yield
-        except (httpx.ConnectError, httpx.ConnectTimeout) as exc:
-            raise self._unreachable(str(exc) or type(exc).__name__) from exc
-        except httpx.TransportError as exc:
-            raise BrokenAnswerError(f"{CUT_OFF}: {str(exc) or type(exc).__name__}") from exc
+        except UNREACHABLE as exc:
+            raise self._unreachable(words_of(exc)) from exc
+        except aiohttp.ClientError as exc:
+            raise BrokenAnswerError(f"{CUT_OFF}: {words_of(exc)}") from exc
 
     def _unreachable(self, reason: str) -> ServiceUnreachableError:
         metrics.UNREACHABLE.inc()

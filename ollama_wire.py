@@ -6,14 +6,13 @@ from collections.abc import AsyncGenerator
 from contextlib import suppress
 from enum import Enum
 
-import httpx
+import aiohttp
 from pydantic import BaseModel
 from pydantic_core import from_json
 
 from deadline import Deadline
 from exchange import Chunk
 from protocols import Protocol, error_words
-from transport import ResponseStream
 
 MAX_EVENT_BYTES = 64 * 2**20
 """The longest line, or whole document, that is read."""
@@ -155,20 +154,27 @@ class OllamaAnswer:
     Time is kept by tokens, not by reads: what brings no token gives the next one no new time.
     """
 
-    def __init__(self, response: httpx.Response, deadline: Deadline, idle_seconds: float) -> None:
-        self.status = response.status_code
+    def __init__(
+        self, response: aiohttp.ClientResponse, deadline: Deadline, idle_seconds: float
+    ) -> None:
+        self.status = response.status
         self.headers = response.headers
-        self.has_length = "content-length" in response.headers
+        self.raw_headers = response.raw_headers
+        self.has_length = "Content-Length" in response.headers
         self.has_token = False
-        assert isinstance(response.stream, ResponseStream)
-        self._stream = response.stream
+        self._body = response.content
         self._deadline = deadline
         self._idle_seconds = idle_seconds
+
+    async def _next(self) -> bytes:
+        """Return what is there, or wait for it; nothing at the end."""
+        with self._deadline:
+            return await self._body.readany()
 
     async def read(self, limit: int) -> bytes:
         """Return the body, or as much of it as the limit allows; the rest is not read."""
         body = b""
-        while len(body) < limit and (data := await self._stream.read(self._deadline)):
+        while len(body) < limit and (data := await self._next()):
             body += data
         return body[:limit]
 
@@ -177,18 +183,18 @@ class OllamaAnswer:
 
         Raises:
             TimeoutError: no token came in time.
-            httpx.TransportError: the connection was lost.
+            aiohttp.ClientError: the connection was lost.
         """
         now = asyncio.get_running_loop().time
-        while data := await self._stream.read(self._deadline):
+        while data := await self._next():
             chunk = reader.feed(data)
             paused_at = now()
             yield chunk
             if chunk.done:
                 self._deadline.renew(END_SECONDS)
                 # behind a length that is not reached no body can be finished
-                with suppress(*(() if self.has_length else (TimeoutError, httpx.TransportError))):
-                    while data := await self._stream.read(self._deadline):
+                with suppress(*(() if self.has_length else (TimeoutError, aiohttp.ClientError))):
+                    while data := await self._next():
                         yield Chunk(wire=data)
                 return
             if chunk.has_token:
@@ -200,7 +206,7 @@ class OllamaAnswer:
 
     async def pieces(self) -> AsyncGenerator[Chunk, None]:
         """Yield what comes, not read; each piece gives the next one new time."""
-        while data := await self._stream.read(self._deadline):
+        while data := await self._next():
             yield Chunk(wire=data)
             self._deadline.renew(self._idle_seconds)
 

@@ -1,8 +1,7 @@
-"""A transport for httpx that carries streams over aiohttp.
+"""HTTP to Ollama, over aiohttp: answers as they come.
 
-httpx's own transport parses HTTP in Python, yields every HTTP chunk by itself, and its pool is
-quadratic in open connections. aiohttp parses in C, hands over all that one read of the socket
-brought, and lets no connection idle for longer than 15 s.
+aiohttp parses in C, hands over all that one read of the socket brought, and lets no connection idle
+for longer than 15 s.
 
 What is added here: a request whose reused connection died before its answer began is sent once
 more, on a fresh one; a kept connection on which something came that nobody asked for is not used
@@ -14,13 +13,11 @@ import re
 import socket
 import sys
 from collections.abc import AsyncIterator
-from contextlib import AbstractContextManager, nullcontext
+from contextvars import ContextVar
 from functools import partial
-from types import SimpleNamespace
 from typing import Any
 
 import aiohttp
-import httpx
 from aiohttp.client_proto import ResponseHandler
 from aiohttp.connector import Connection
 from aiohttp.tracing import Trace
@@ -40,22 +37,14 @@ CONTROL = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")
 STATUSES = range(200, 600)
 """What the status of a final answer can be (RFC 9110 §15)."""
 
-FAILURES: dict[type[Exception], type[httpx.TransportError]] = {
-    aiohttp.ConnectionTimeoutError: httpx.ConnectTimeout,
-    aiohttp.ClientConnectorError: httpx.ConnectError,
-    aiohttp.InvalidURL: httpx.ConnectError,
-    aiohttp.ClientResponseError: httpx.RemoteProtocolError,
-    aiohttp.ClientError: httpx.ReadError,
-    UnicodeError: httpx.ConnectError,  # a host name that is none, as Python's IDNA codec says it
-}
-FAILED = tuple(FAILURES)
+UNREACHABLE = (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError, aiohttp.InvalidURL)
+"""Those of aiohttp's errors that mean that nothing was reached."""
 
 
-def httpx_error(exc: Exception) -> httpx.TransportError:
-    """Return httpx's error for one of aiohttp's."""
-    failure = next(FAILURES[kind] for kind in FAILURES if isinstance(exc, kind))
+def words_of(exc: aiohttp.ClientError) -> str:
+    """Return what an error of aiohttp's says, in one line."""
     words = getattr(exc, "message", None) or getattr(exc, "strerror", None) or exc
-    return failure(" ".join(str(words).split()) or type(exc).__name__)
+    return " ".join(str(words).split()) or type(exc).__name__
 
 
 def create_socket(address: Any) -> socket.socket:
@@ -71,6 +60,10 @@ def create_socket(address: Any) -> socket.socket:
     return sock
 
 
+is_reused: ContextVar[bool] = ContextVar("is_reused", default=False)
+"""Whether the current request goes out on a connection that has carried another."""
+
+
 class Handler(ResponseHandler):
     """Resumes only where there was a pause.
 
@@ -79,6 +72,8 @@ class Handler(ResponseHandler):
     """
 
     has_paused = False
+    has_carried = False
+    """Whether a request has gone out on this connection."""
 
     def pause_reading(self) -> None:
         self.has_paused = True
@@ -103,34 +98,32 @@ class Connector(aiohttp.TCPConnector):
     async def connect(
         self, req: aiohttp.ClientRequest, traces: list[Trace], timeout: aiohttp.ClientTimeout
     ) -> Connection:
+        is_reused.set(False)
         connection = await super().connect(req, traces, timeout)
-        if connection.protocol and connection.protocol.should_close:
+        handler = connection.protocol
+        assert isinstance(handler, Handler)
+        is_reused.set(handler.has_carried)
+        handler.has_carried = True
+        if handler.should_close:
             connection.close()
             raise aiohttp.ServerDisconnectedError("it answered before it was asked")
         return connection
 
 
-def create_session(*, reuse: bool) -> aiohttp.ClientSession:
+def create_session(connect_timeout: float, *, reuse: bool) -> aiohttp.ClientSession:
     """Return a session without limits, cookies or proxies, whose connections are reused or not."""
     connector = Connector(
         limit=0,
         socket_factory=create_socket,
         **({"keepalive_timeout": IDLE_SECONDS} if reuse else {"force_close": True}),
     )
-    trace = aiohttp.TraceConfig()
-    trace.on_connection_reuseconn.append(note_reuse)
     return aiohttp.ClientSession(
         connector=connector,
         cookie_jar=aiohttp.DummyCookieJar(),
+        timeout=aiohttp.ClientTimeout(connect=connect_timeout),
         auto_decompress=False,
         skip_auto_headers=("Accept", "Accept-Encoding", "Content-Type", "User-Agent"),
-        trace_configs=[trace],
     )
-
-
-async def note_reuse(session: object, context: SimpleNamespace, params: object) -> None:
-    """Note that a request goes out on a connection that has carried another."""
-    context.trace_request_ctx.reused = True
 
 
 def header_text(value: bytes) -> str:
@@ -143,45 +136,18 @@ def header_text(value: bytes) -> str:
 
 
 def check_head(response: aiohttp.ClientResponse) -> None:
-    """Raise `RemoteProtocolError` where aiohttp let through what no HTTP answer can begin with."""
+    """Raise `ClientError` where aiohttp let through what no HTTP answer can begin with."""
     if response.status not in STATUSES:
-        raise httpx.RemoteProtocolError(f"a status of {response.status}")
+        raise aiohttp.ClientError(f"a status of {response.status}")
     for name, value in response.headers.items():
         if "\v" in value or "\f" in value:
-            raise httpx.RemoteProtocolError(f"a control character in {name}")
+            raise aiohttp.ClientError(f"a control character in {name}")
 
 
 async def pieces(body: bytes) -> AsyncIterator[bytes]:
     """Yield a body in pieces: one large write would hold up the event loop while it is copied."""
     for start in range(0, len(body), PIECE_BYTES):
         yield body[start : start + PIECE_BYTES]
-
-
-class ResponseStream(httpx.AsyncByteStream):
-    """A response's body, in pieces as large as the reads that brought them."""
-
-    def __init__(self, response: aiohttp.ClientResponse) -> None:
-        self._response = response
-
-    async def __aiter__(self) -> AsyncIterator[bytes]:
-        while data := await self.read(nullcontext()):
-            yield data
-
-    async def read(self, limit: AbstractContextManager[None]) -> bytes:
-        """Return what is there, or wait for it under the limit; nothing at the end.
-
-        Raises:
-            httpx.TransportError: the connection was lost, or what came is not HTTP.
-        """
-        try:
-            with limit:
-                return await self._response.content.readany()
-        except FAILED as exc:
-            raise httpx_error(exc) from exc
-
-    async def aclose(self) -> None:
-        """Close the connection, unless the body has ended and it went back to the pool."""
-        self._response.close()
 
 
 def end_body(body: aiohttp.StreamReader | None, closed: asyncio.Future[None]) -> None:
@@ -192,55 +158,69 @@ def end_body(body: aiohttp.StreamReader | None, closed: asyncio.Future[None]) ->
         body.set_exception(aiohttp.ClientPayloadError("what came is not HTTP"))
 
 
-class StreamTransport(httpx.AsyncBaseTransport):
-    """Sends httpx's requests; of the timeouts it keeps `connect`. It belongs to a running loop."""
+class Transport:
+    """Sends requests and returns their answers' heads. It belongs to a running loop."""
 
-    def __init__(self) -> None:
-        self._kept = create_session(reuse=True)
-        self._fresh = create_session(reuse=False)
+    def __init__(self, connect_timeout: float) -> None:
+        """Wait `connect_timeout` seconds for a connection, and for nothing else."""
+        self._kept = create_session(connect_timeout, reuse=True)
+        self._fresh = create_session(connect_timeout, reuse=False)
         self._bodies: dict[asyncio.Protocol, aiohttp.StreamReader] = {}
         """The last one of each connection."""
 
-    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+    async def send(
+        self,
+        method: str,
+        url: URL,
+        headers: list[tuple[bytes, bytes]],
+        body: bytes = b"",
+    ) -> aiohttp.ClientResponse:
         """Send a request and return its response as soon as the head is there.
 
+        To be closed by whoever reads it: unless its body has ended and the connection went back to
+        the pool, that closes the connection too.
+
         Raises:
-            httpx.ConnectError, httpx.ConnectTimeout: nothing was reached.
-            httpx.TransportError: the connection was lost, or what came is not HTTP.
+            aiohttp.ClientError: the connection was lost, or what came is not HTTP; one of
+                `UNREACHABLE`: nothing was reached.
         """
-        attempt = SimpleNamespace(reused=False)
         try:
-            try:
-                response = await self._send(self._kept, request, attempt)
-            except (aiohttp.ServerDisconnectedError, aiohttp.ClientOSError):
-                if not attempt.reused:
-                    raise
-                response = await self._send(self._fresh, request, SimpleNamespace())
-        except FAILED as exc:
-            raise httpx_error(exc) from exc
+            response = await self._send(self._kept, method, url, headers, body)
+        except (aiohttp.ServerDisconnectedError, aiohttp.ClientOSError):
+            if not is_reused.get():
+                raise
+            response = await self._send(self._fresh, method, url, headers, body)
         try:
             check_head(response)
-        except httpx.RemoteProtocolError:
+        except aiohttp.ClientError:
             response.close()
             raise
         self._end_with_connection(response)
-        return httpx.Response(
-            response.status, headers=response.raw_headers, stream=ResponseStream(response)
-        )
+        return response
 
     async def _send(
-        self, session: aiohttp.ClientSession, request: httpx.Request, attempt: SimpleNamespace
+        self,
+        session: aiohttp.ClientSession,
+        method: str,
+        url: URL,
+        headers: list[tuple[bytes, bytes]],
+        body: bytes,
     ) -> aiohttp.ClientResponse:
-        body = await request.aread()
-        return await session.request(
-            request.method,
-            URL(str(request.url), encoded=True),
-            headers=[(name.decode(), header_text(value)) for name, value in request.headers.raw],
-            data=pieces(body) if len(body) > PIECE_BYTES else body or None,
-            allow_redirects=False,
-            timeout=aiohttp.ClientTimeout(connect=request.extensions["timeout"]["connect"]),
-            trace_request_ctx=attempt,
-        )
+        fields = [(name.decode(), header_text(value)) for name, value in headers]
+        data: AsyncIterator[bytes] | bytes | None = body or None
+        if len(body) > PIECE_BYTES:
+            data = pieces(body)
+            fields.append(("Content-Length", str(len(body))))
+        try:
+            return await session.request(
+                method,
+                url,
+                headers=fields,
+                data=data,
+                allow_redirects=False,
+            )
+        except UnicodeError as exc:  # a host name that is none, as Python's IDNA codec says it
+            raise aiohttp.InvalidURL(url, str(exc)) from exc
 
     def _end_with_connection(self, response: aiohttp.ClientResponse) -> None:
         """Let a body end when its connection does.

@@ -1,4 +1,4 @@
-"""The transport under httpx, against real sockets: what is sent, read and reported."""
+"""HTTP to Ollama, against real sockets: what is sent, read and reported."""
 
 import asyncio
 import itertools
@@ -6,35 +6,38 @@ import socket
 import ssl
 from contextlib import ExitStack
 
-import httpx
+import aiohttp
 import pytest
 import trustme
 
-from tests.transport_peer import OK, answer_all, client_of, replying
-from transport import StreamTransport
+from tests.transport_peer import OK, answer_all, client, client_of, replying
+from transport import UNREACHABLE
 
 
 @pytest.mark.parametrize(
     ("data", "error"),
     [
-        (b"", httpx.ReadError),
-        (b"HTTP/1.1 200 O", httpx.ReadError),
-        (OK + b"unasked", httpx.RemoteProtocolError),
-        (b"HTTP/1.1 200 OK\r\n" + b"X: y\r\n" * 100_000, httpx.RemoteProtocolError),
-        (b"HTTP/1.1 200 OK\r\nX: " + b"y" * 100_000, httpx.RemoteProtocolError),
-        (b"220 mail.example ESMTP\r\n", httpx.RemoteProtocolError),
-        (b"HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\nok", httpx.ReadError),
-        (b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nok", httpx.ReadError),
-        (b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nx\r\n", httpx.RemoteProtocolError),
+        (b"", aiohttp.ServerDisconnectedError),
+        (b"HTTP/1.1 200 O", aiohttp.ServerDisconnectedError),
+        (OK + b"unasked", aiohttp.ClientResponseError),
+        (b"HTTP/1.1 200 OK\r\n" + b"X: y\r\n" * 100_000, aiohttp.ClientResponseError),
+        (b"HTTP/1.1 200 OK\r\nX: " + b"y" * 100_000, aiohttp.ClientResponseError),
+        (b"220 mail.example ESMTP\r\n", aiohttp.ClientResponseError),
+        (b"HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\nok", aiohttp.ClientPayloadError),
+        (
+            b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nok",
+            aiohttp.ClientPayloadError,
+        ),
+        (b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nx\r\n", aiohttp.ClientResponseError),
     ],
 )
-def test_what_is_cut_off_or_no_http_is_a_transport_error(
-    data: bytes, error: type[httpx.TransportError]
+def test_what_is_cut_off_or_no_http_is_an_error(
+    data: bytes, error: type[aiohttp.ClientError]
 ) -> None:
     async def main() -> None:
-        async with client_of(replying(data)) as (client, _):
+        async with client_of(replying(data)) as (its_client, _):
             with pytest.raises(error):
-                await client.get("/")
+                await its_client.get("/")
 
     asyncio.run(main())
 
@@ -54,17 +57,17 @@ def test_what_is_no_http_in_the_middle_of_a_body_ends_it_at_once() -> None:
                 writer.write(end)
             await reader.readuntil(b"never")
 
-        async with client_of(serve) as (client, asked):
-            async with client.stream("GET", "/") as answer:
-                pieces = answer.aiter_raw()
+        async with client_of(serve) as (its_client, asked):
+            async with its_client.stream("/") as answer:
+                pieces = answer.content.iter_any()
                 assert await anext(pieces) == b"ok"
                 has_begun.set()
                 assert await anext(pieces, b"end") == b"end"
-            async with client.stream("GET", "/") as answer:
-                pieces = answer.aiter_raw()
+            async with its_client.stream("/") as answer:
+                pieces = answer.content.iter_any()
                 assert await anext(pieces) == b"ok"
                 has_begun.set()
-                with pytest.raises(httpx.ReadError):
+                with pytest.raises(aiohttp.ClientPayloadError):
                     await anext(pieces)
             assert len(asked) == 1
 
@@ -73,12 +76,12 @@ def test_what_is_no_http_in_the_middle_of_a_body_ends_it_at_once() -> None:
 
 def test_nobody_listening_is_a_connect_error_and_no_answer_a_connect_timeout() -> None:
     async def main() -> None:
-        async with httpx.AsyncClient(transport=StreamTransport(), timeout=0.2) as client:
-            with pytest.raises(httpx.ConnectError, match="Connect call failed"):
-                await client.get("http://127.0.0.1:9/")
+        async with client(connect_timeout=0.2) as its_client:
+            with pytest.raises(aiohttp.ClientConnectorError, match="Connect call failed"):
+                await its_client.get("http://127.0.0.1:9/")
             # a resolver that takes its time makes it a timeout
-            with pytest.raises((httpx.ConnectError, httpx.ConnectTimeout)):
-                await client.get("http://no.such.host.invalid/")
+            with pytest.raises(UNREACHABLE):
+                await its_client.get("http://no.such.host.invalid/")
 
     asyncio.run(main())
 
@@ -92,9 +95,9 @@ def test_connection_that_is_not_accepted_is_a_connect_timeout() -> None:
             for filler in fillers:
                 filler.setblocking(False)
                 filler.connect_ex(full.getsockname())
-            async with httpx.AsyncClient(transport=StreamTransport(), timeout=0.2) as client:
-                with pytest.raises(httpx.ConnectTimeout):
-                    await client.get(f"http://127.0.0.1:{full.getsockname()[1]}/")
+            async with client(connect_timeout=0.2) as its_client:
+                with pytest.raises(aiohttp.ConnectionTimeoutError):
+                    await its_client.get(f"http://127.0.0.1:{full.getsockname()[1]}/")
             for filler in fillers:
                 filler.close()
 
@@ -106,9 +109,9 @@ def test_tokens_that_arrive_together_are_read_together() -> None:
 
     async def main() -> None:
         data = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n" + body
-        async with client_of(replying(data)) as (client, _):
-            async with client.stream("GET", "/") as response:
-                assert [len(part) async for part in response.aiter_raw()] == [500]
+        async with client_of(replying(data)) as (its_client, _):
+            async with its_client.stream("/") as response:
+                assert [len(part) async for part in response.content.iter_any()] == [500]
 
     asyncio.run(main())
 
@@ -126,10 +129,10 @@ def test_pause_at_the_end_of_a_read_does_not_hold_up_what_follows() -> None:
         await reader.readuntil(b"never")
 
     async def main() -> None:
-        async with client_of(serve) as (client, _), asyncio.timeout(30):
-            async with client.stream("GET", "/") as response:
+        async with client_of(serve) as (its_client, _), asyncio.timeout(30):
+            async with its_client.stream("/") as response:
                 body = b""
-                async for part in response.aiter_raw():
+                async for part in response.content.iter_any():
                     body += part
                     if len(body) == 16385:
                         goes_on.set()
@@ -145,9 +148,9 @@ def test_https_is_verified() -> None:
         certificate.configure_cert(context)
         server = await asyncio.start_server(answer_all, "127.0.0.1", 0, ssl=context)
         url = f"https://127.0.0.1:{server.sockets[0].getsockname()[1]}/"
-        async with httpx.AsyncClient(transport=StreamTransport()) as client:
-            with pytest.raises(httpx.ConnectError, match="certificate"):
-                await client.get(url)
+        async with client(url) as its_client:
+            with pytest.raises(aiohttp.ClientConnectorError, match="certificate"):
+                await its_client.get("/")
         server.close()
 
     asyncio.run(main())
@@ -163,8 +166,8 @@ def test_interim_answer_is_not_taken_for_the_next_request_s(status: int) -> None
             writer.write(OK.replace(b"ok", b"%02d" % number))
 
     async def main() -> None:
-        async with client_of(serve) as (client, _):
-            assert [(await client.get("/")).text for _ in range(4)] == ["00", "01", "02", "03"]
+        async with client_of(serve) as (its_client, _):
+            assert [await its_client.get("/") for _ in range(4)] == [b"00", b"01", b"02", b"03"]
 
     asyncio.run(main())
 
@@ -175,8 +178,8 @@ def test_address_that_does_not_answer_does_not_hide_one_that_does(
     """A name with a dead IPv6 address first, as many home networks have it."""
 
     async def main() -> None:
-        async with client_of(answer_all) as (client, _):
-            port = client.base_url.port
+        async with client_of(answer_all) as (its_client, _):
+            port = its_client.url.port
             assert port
             with socket.socket(socket.AF_INET6) as dead, ExitStack() as fillers:
                 dead.bind(("::1", port))
@@ -191,15 +194,15 @@ def test_address_that_does_not_answer_does_not_hide_one_that_does(
                 ]
                 found = [(family, socket.SOCK_STREAM, 6, "", address) for family, address in both]
                 monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: found)
-                assert (await client.get(f"http://two.example:{port}/")).text == "ok"
+                assert await its_client.get(f"http://two.example:{port}/") == b"ok"
 
     asyncio.run(main())
 
 
-def test_name_that_is_none_is_a_connect_error() -> None:
+def test_name_that_is_none_is_not_reached() -> None:
     async def main() -> None:
-        async with httpx.AsyncClient(transport=StreamTransport()) as client:
-            with pytest.raises(httpx.ConnectError):
-                await client.get(f"http://{'a' * 64}.example/")
+        async with client(f"http://{'a' * 64}.example/") as its_client:
+            with pytest.raises(UNREACHABLE):
+                await its_client.get("/")
 
     asyncio.run(main())

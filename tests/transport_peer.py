@@ -2,18 +2,54 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, closing
 
-import httpx
+import aiohttp
+from yarl import URL
 
-from transport import StreamTransport
+from transport import Transport
 
 Serve = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
 
 
+class Client:
+    """Asks a server through the transport."""
+
+    def __init__(self, transport: Transport, url: URL) -> None:
+        self._transport = transport
+        self.url = url
+
+    @asynccontextmanager
+    async def stream(self, target: str) -> AsyncIterator[aiohttp.ClientResponse]:
+        """Send a GET; yield its answer as soon as the head is there."""
+        with closing(await self._transport.send("GET", self.url.join(URL(target)), [])) as answer:
+            yield answer
+
+    async def get(self, target: str) -> bytes:
+        """Return the answer to a GET."""
+        async with self.stream(target) as answer:
+            return await answer.read()
+
+    async def post(self, target: str, body: bytes = b"") -> bytes:
+        """Return the answer to a POST."""
+        url = self.url.join(URL(target))
+        with closing(await self._transport.send("POST", url, [], body)) as answer:
+            return await answer.read()
+
+
 @asynccontextmanager
-async def client_of(serve: Serve) -> AsyncIterator[tuple[httpx.AsyncClient, list[bytes]]]:
+async def client(url: str = "http://nowhere", connect_timeout: float = 60) -> AsyncIterator[Client]:
+    """Yield a client of whatever listens there."""
+    transport = Transport(connect_timeout)
+    try:
+        yield Client(transport, URL(url))
+    finally:
+        await transport.aclose()
+
+
+@asynccontextmanager
+async def client_of(serve: Serve) -> AsyncIterator[tuple[Client, list[bytes]]]:
     """Start a server; yield a client of it, and what the server was asked, a connection an item."""
     asked: list[bytes] = []
 
@@ -37,12 +73,8 @@ async def client_of(serve: Serve) -> AsyncIterator[tuple[httpx.AsyncClient, list
     server = await asyncio.start_server(connection, "127.0.0.1", 0, limit=2**24)
     port = server.sockets[0].getsockname()[1]
     try:
-        async with httpx.AsyncClient(
-            base_url=f"http://127.0.0.1:{port}",
-            transport=StreamTransport(),
-            timeout=httpx.Timeout(None, connect=60),
-        ) as client:
-            yield client, asked
+        async with client(f"http://127.0.0.1:{port}") as its_client:
+            yield its_client, asked
     finally:
         server.close()
 
