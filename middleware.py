@@ -92,10 +92,13 @@ class HostMiddleware:
         match = HOST.fullmatch(host)
         if not match:
             return False
+        literal, name = match.groups()
+        if name and name.lower() in self.allowed_hosts:
+            return True
         try:
-            ipaddress.ip_address(match[1] or match[2])
+            ipaddress.ip_address(literal or name)
         except ValueError:
-            return match[2] is not None and match[2].lower() in self.allowed_hosts
+            return False
         return True
 
 
