@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+from hypothesis import given, strategies as st
 
 import ollama_wire
 from exchange import Chunk, ToolCallPiece
@@ -178,3 +179,88 @@ def test_without_the_gateway_its_paths_are_not_there(
     assert service.client.request(method, path, json={}).status_code == 404
     assert service.client.post("/generate", json={"prompt": "Why?"}).status_code == 200
     assert [talk.path for talk in ollama.requests] == ["/api/generate"]
+
+
+def alike_says_the_same(first: bytes, second: bytes) -> None:
+    """Check that an event of chat completions says behind another one what it says alone."""
+    readers = [AnswerReader(PROTOCOLS["/v1/chat/completions"], Framing.EVENTS) for _ in range(2)]
+    readers[0].feed(b"data: " + first + b"\n\n")
+    behind, alone = (reader.feed(b"data: " + second + b"\n\n") for reader in readers)
+    for piece in behind.tool_calls + alone.tool_calls:
+        piece.key = None
+    assert behind == alone
+
+
+DELTA = b'{"choices": [{"delta": {%b}}]}'
+NEARLY_ALIKE = {
+    "another string's value, escaped": (
+        DELTA % b'"role":"a","content":"\\u0061"',
+        DELTA % b'"role":"b","content":"\\u0061"',
+    ),
+    "another string's value": (
+        DELTA % b'"role":"a","content":"a"',
+        DELTA % b'"role":"b","content":"a"',
+    ),
+    "what stands between strings": (DELTA % b'"content":":"', DELTA % b'"content": ":"'),
+    "no text": (DELTA % b'"content":"a"', DELTA % b'"content":"\xff"'),
+    "no JSON": (DELTA % b'"content":"a"', DELTA % b'"content":"\1"'),
+    "an escape": (DELTA % b'"content":"a"', DELTA % b'"content":"\\n"'),
+    "nothing": (DELTA % b'"content":"a"', DELTA % b'"content":""'),
+    "the same thought": (
+        DELTA % b'"content":"a","reasoning":"t"',
+        DELTA % b'"content":"b","reasoning":"t"',
+    ),
+    "the same call": (
+        DELTA % b'"content":"a","tool_calls":[{"function":{"name":"f"}}]',
+        DELTA % b'"content":"b","tool_calls":[{"function":{"name":"f"}}]',
+    ),
+    "the same words before": (
+        DELTA % b'"content":"x"}},{"delta":{"content":"a"',
+        DELTA % b'"content":"x"}},{"delta":{"content":"b"',
+    ),
+    "an end": (DELTA % b'"content":"a"', DELTA % b'"content":"b"},"finish_reason":"stop","x":{'),
+    "another beginning": (DELTA % b'"content":"a"', DELTA % b'"reasoning":"b"'),
+}
+
+
+@pytest.mark.parametrize(("first", "second"), NEARLY_ALIKE.values(), ids=NEARLY_ALIKE.keys())
+def test_event_says_the_same_behind_one_that_is_nearly_alike(first: bytes, second: bytes) -> None:
+    """One that differs in its words alone is not parsed."""
+    alike_says_the_same(first, second)
+
+
+CHARACTERS = st.sampled_from('ab:,{}[]" \\\n\x1f\x7f\ufffd\u2028é')
+
+
+@given(
+    *[st.text(CHARACTERS, max_size=3)] * 2, st.integers(0, 40), st.sampled_from([b"", b" ", b'"'])
+)
+def test_event_says_the_same_behind_any_other(one: str, two: str, at: int, there: bytes) -> None:
+    first, second = (DELTA % b'"content":%b' % json.dumps(words).encode() for words in (one, two))
+    alike_says_the_same(first, second)
+    alike_says_the_same(first, second[:at] + there + second[at + 1 :])
+
+
+def test_event_behind_one_of_another_kind_says_all_of_what_it_says() -> None:
+    reader = AnswerReader(PROTOCOLS["/v1/chat/completions"], Framing.EVENTS)
+    event = b'data: {"model":"%b","choices":[{"delta":{"content":"%b"}}]}\n\n'
+    answer = [(b"a", b"1"), (b"a", b"2"), (b"b", b"\\n"), (b"a", b"3")]
+    read = [reader.feed(event % said).model for said in answer]
+    assert read == ["a", None, "b", "a"], "of two that are alike the first one says it for both"
+
+
+def test_events_that_are_alike_are_parsed_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    parsed: list[bytes] = []
+    from_json = ollama_wire.from_json
+
+    def counted(data: bytes, **options: Any) -> Any:
+        parsed.append(data)
+        return from_json(data, **options)
+
+    monkeypatch.setattr(ollama_wire, "from_json", counted)
+    event = b'data: {"choices":[{"delta":{"content":"%b"},"finish_reason":null}]}\n\n'
+    words = [b"One", b" two", b",", b"\xe2\x82\xac", b"\\n", b" three"]
+    chunk, _ = read("/v1/chat/completions", Framing.EVENTS, b"".join(event % one for one in words))
+    assert "".join(chunk.response) == "One two,€\n three"
+    first, escaped, last = parsed
+    assert b"One" in first and b"\\n" in escaped and b" three" in last
