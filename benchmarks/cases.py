@@ -88,7 +88,7 @@ PACED = Case(
         *(PROXY, PROXY_CHAT, PROXY_COMPLETIONS, VAULT_CHAT, VAULT_COMPLETIONS),
         *(STREAM, SSE, NDJSON, LOG_OFF, EARLIER_STREAM, BARELY, OBVIOUS_STREAM, LITE),
     ),
-    rounds=4,
+    rounds=8,
 )
 CROWD = Case(
     "200 streams × 50 tokens/s", Load(200, tokens=200, pace=50, opening=1), (PROXY, STREAM)
