@@ -262,5 +262,4 @@ def test_events_that_are_alike_are_parsed_once(monkeypatch: pytest.MonkeyPatch) 
     words = [b"One", b" two", b",", b"\xe2\x82\xac", b"\\n", b" three"]
     chunk, _ = read("/v1/chat/completions", Framing.EVENTS, b"".join(event % one for one in words))
     assert "".join(chunk.response) == "One two,€\n three"
-    first, escaped, last = parsed
-    assert b"One" in first and b"\\n" in escaped and b" three" in last
+    assert [b"choices" in each for each in parsed] == [True] + [False] * 5

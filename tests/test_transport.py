@@ -28,7 +28,10 @@ from transport import UNREACHABLE
             b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nok",
             aiohttp.ClientPayloadError,
         ),
-        (b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nx\r\n", aiohttp.ClientResponseError),
+        (
+            b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nx\r\n",
+            aiohttp.ClientResponseError,
+        ),
     ],
 )
 def test_what_is_cut_off_or_no_http_is_an_error(
