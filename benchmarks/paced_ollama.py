@@ -21,7 +21,9 @@ from httptools import HttpRequestParser
 READ = 65536  # what says how to answer stands in front of any image
 FAST_BATCH = 16  # tokens in one write where no pace is asked for
 GOLDEN_RATIO = 0.618033988749895  # its multiples, less their whole part, spread evenly
-WORDS = "been which container column templating released restart desktop known crashes".split()
+WORDS = "been which container column templating released restart desktop known".split()
+TOKENS = [*(f" {word}~" for word in WORDS), r"~\n"]
+"""What is said, as JSON writes it: one in ten is not written as it is, as in what models say."""
 ASKED = re.compile(rb"(\d+) tokens at (\d+)/s")
 STREAM = re.compile(rb'"stream": ?(true|false)')
 TAGS = '{"models":[{"name":"tinyllama:latest","model":"tinyllama:latest","size":5792681}]}'
@@ -54,14 +56,14 @@ class Protocol:
 
     def chunks(self, count: int) -> Iterator[bytes]:
         """Yield a streamed answer, a token each, with what ends the answer in the last one."""
-        first = chunk(self.first.replace("TEXT", f" {WORDS[0]}~"))
-        tokens = [chunk(self.token.replace("TEXT", f" {word}~")) for word in WORDS]
+        first = chunk(self.first.replace("TEXT", TOKENS[0]))
+        tokens = [chunk(self.token.replace("TEXT", token)) for token in TOKENS]
         last = tokens[0] + chunk(self.last.replace("COUNT", str(count))) + b"0\r\n\r\n"
         return chain([first], islice(cycle(tokens), count - 2), [last])
 
     def answer(self, count: int) -> str:
         """Return a whole answer."""
-        text = "".join(f" {word}~" for word in islice(cycle(WORDS), count))
+        text = "".join(islice(cycle(TOKENS), count))
         return self.whole.replace("COUNT", str(count)).replace("TEXT", text)
 
 
