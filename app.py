@@ -248,7 +248,6 @@ async def lifespan(app: FastAPI) -> AsyncIterator[dict[str, Any]]:
     ):
         metrics.forget_ended_workers()
         gc.freeze()  # what is there by now stays: no collection has to look at it again
-        gc.set_threshold(10_000)  # at Python's 700, looking for garbage was 2 % of a token
         diagnostics.info(
             "MiniVault answers from %s, logs in %s", service.llm_type, settings.log_dir
         )
