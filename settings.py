@@ -54,7 +54,7 @@ def ollama_url(value: str) -> str:
     try:
         url = httpx.URL(f"{scheme}://{rest}")
         port = url.port or (DEFAULT_PORTS[scheme] if separator else OLLAMA_PORT)
-        if port > MAX_PORT or re.search(r"[\s?#]", rest):
+        if not 0 < port <= MAX_PORT or re.search(r"[\s?#]", rest):
             raise ValueError
         url.host.encode("idna")  # what no resolver takes raises here
         host = THIS_MACHINE.get(url.host, url.host)
