@@ -46,8 +46,8 @@ class Framing(Enum):
 class Template:
     """What stands around the text of an event, in case the next one differs in nothing else.
 
-    Then the string between the same bytes is its text, and the rest of it need not be parsed: that
-    was a twentieth of what a token costs.
+    Then the string between the same bytes is its text, and the rest of it need not be parsed. What
+    else the event says, the one before has said.
     """
 
     def __init__(self) -> None:
@@ -57,7 +57,7 @@ class Template:
         """Take up an event that says these words, and nothing that would have to be said again;
         one without words is like no other."""
         self._before = b""
-        if not words or b"\\" in event:  # a string that is not them may be written as they are
+        if not words or b"\\" in event:  # with escapes no quotation marks can be counted
             return
         before, quoted, after = event.partition(b'"%b"' % words.encode())
         is_string = quoted and before.count(b'"') % 2 == 0  # not `":"`, say, between two others
@@ -69,8 +69,9 @@ class Template:
         if not (self._before and event.startswith(self._before) and event.endswith(self._after)):
             return ""
         try:
-            words: str = from_json(b'"%b"' % event[len(self._before) : -len(self._after)])
-        except ValueError:  # more than one string
+            string = b'"%b"' % event[len(self._before) : -len(self._after)]
+            words: str = from_json(string, cache_strings="none")
+        except ValueError:  # not just one string
             return ""
         return words
 
@@ -87,7 +88,8 @@ class AnswerReader:
     ) -> None:
         self._protocol = protocol
         self._is_document = framing is Framing.DOCUMENT
-        self._template = Template() if framing is Framing.EVENTS else None
+        self._is_events = framing is Framing.EVENTS
+        self._template = Template() if self._is_events and protocol.events_are_alike else None
         self._status = status
         self._strict = strict
         self._over = False
@@ -144,11 +146,11 @@ class AnswerReader:
 
     def _read(self, line: bytes, chunk: Chunk, *, early: bool = False) -> bool:
         """Note in the chunk what the line means; return whether it was read."""
+        if self._template and (words := self._template.words(line)):
+            chunk.response.append(words)
+            return True
         data = line
-        if self._template:
-            if words := self._template.words(line):
-                chunk.response.append(words)
-                return True
+        if self._is_events:
             if not line.startswith(b"data:"):
                 return False
             data = line[5:]

@@ -97,6 +97,8 @@ class Protocol(ABC):
 
     last_data: ClassVar[bytes | None] = None
     """What ends a stream of events where that is no JSON."""
+    events_are_alike: ClassVar[bool] = True
+    """Whether the events of a stream often differ in nothing but their text."""
 
     def fits(self, event: Json) -> bool:
         """Return whether the event is of this protocol."""
@@ -186,6 +188,7 @@ class ChatCompletions(Protocol):
 class Responses(Protocol):
     """OpenAI's `/v1/responses`."""
 
+    events_are_alike = False  # they are numbered
     ENDS = ("response.completed", "response.incomplete", "response.failed")
 
     def note(self, event: Json, chunk: Chunk, *, streamed: bool) -> None:
@@ -277,10 +280,7 @@ PROTOCOLS: dict[str, Protocol] = {
 
 
 def refusal(path: str, status: int, detail: str) -> Json:
-    """Return the body of an error of our own, in the shape of the interface under the path.
-
-    Types as OpenAI and Anthropic name them in their own API references.
-    """
+    """Return an error of our own as the interface under the path has it, by its own reference."""
     if path.startswith("/v1/messages"):
         kind = ANTHROPIC_TYPES.get(status, "api_error")
         return {"type": "error", "error": {"type": kind, "message": detail}}

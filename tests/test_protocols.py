@@ -206,6 +206,10 @@ NEARLY_ALIKE = {
     "no JSON": (DELTA % b'"content":"a"', DELTA % b'"content":"\1"'),
     "an escape": (DELTA % b'"content":"a"', DELTA % b'"content":"\\n"'),
     "nothing": (DELTA % b'"content":"a"', DELTA % b'"content":""'),
+    "a thought without words": (
+        DELTA % b'"content":"","reasoning":"t"',
+        DELTA % b'"content":"a","reasoning":"t"',
+    ),
     "the same thought": (
         DELTA % b'"content":"a","reasoning":"t"',
         DELTA % b'"content":"b","reasoning":"t"',
