@@ -42,7 +42,7 @@ from exchange import Chunk, Prompt
 from ollama_wire import CUT_OFF, AnswerReader, Framing, ModelList, OllamaAnswer, listed_name
 from protocols import NATIVE, error_words
 from settings import Settings
-from transport import UNREACHABLE, Transport, words_of
+from transport import UNREACHABLE, Transport, forget_frames, words_of
 
 JSON = [(b"Content-Type", b"application/json")]
 MAX_ERROR_BYTES = 4096
@@ -260,9 +260,10 @@ class OllamaLLMService(LLMService):
         """Turn the transport's errors into the service's."""
         try:
             yield
-        except UNREACHABLE as exc:
-            raise self._unreachable(words_of(exc)) from exc
         except aiohttp.ClientError as exc:
+            forget_frames(exc)
+            if isinstance(exc, UNREACHABLE):
+                raise self._unreachable(words_of(exc)) from exc
             raise BrokenAnswerError(f"{CUT_OFF}: {words_of(exc)}") from exc
 
     def _unreachable(self, reason: str) -> ServiceUnreachableError:

@@ -1,14 +1,13 @@
 """HTTP to Ollama, over aiohttp: answers as they come.
 
-aiohttp parses in C, hands over all that one read of the socket brought, and lets no connection idle
-for longer than 15 s.
+aiohttp parses in C, hands over all that one read of the socket brought, and uses no connection that
+has idled for longer than 15 s.
 
 What is added here: a request whose reused connection died before its answer began is sent once
-more, on a fresh one; a kept connection on which something came that nobody asked for is not used
-again; and a peer that acknowledges nothing at all is given up.
+more, on a fresh one, also where it is a POST; a kept connection on which something came that nobody
+asked for is not used again; and a peer that acknowledges nothing at all is given up.
 """
 
-import asyncio
 import re
 import socket
 import sys
@@ -37,14 +36,23 @@ CONTROL = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")
 STATUSES = range(200, 600)
 """What the status of a final answer can be (RFC 9110 §15)."""
 
-UNREACHABLE = (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError, aiohttp.InvalidURL)
+UNREACHABLE = (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError)
 """Those of aiohttp's errors that mean that nothing was reached."""
 
 
 def words_of(exc: aiohttp.ClientError) -> str:
     """Return what an error of aiohttp's says, in one line."""
-    words = getattr(exc, "message", None) or getattr(exc, "strerror", None) or exc
-    return " ".join(str(words).split()) or type(exc).__name__
+    words = getattr(exc, "message", None) or getattr(exc, "strerror", None) or str(exc)
+    # half a head is a message that is no text
+    return " ".join(words.split()) if words and isinstance(words, str) else type(exc).__name__
+
+
+def forget_frames(exc: BaseException | None) -> None:
+    """Let an error and those behind it let go of where they passed: aiohttp's frames hold the
+    errors in turn, and the body of the request, until garbage is looked for."""
+    while exc:
+        exc.__traceback__ = None
+        exc = exc.__cause__ or exc.__context__
 
 
 def create_socket(address: Any) -> socket.socket:
@@ -61,19 +69,22 @@ def create_socket(address: Any) -> socket.socket:
 
 
 is_reused: ContextVar[bool] = ContextVar("is_reused", default=False)
-"""Whether the current request goes out on a connection that has carried another."""
+"""Whether the task's last request got a connection that another had before; the connector says."""
 
 
 class Handler(ResponseHandler):
-    """Resumes only where there was a pause.
+    """Resumes only where there was a pause, and lets a body end when its connection does.
 
-    aiohttp 3.14 runs its parser over nothing after every read, which costs a token a twentieth and
+    aiohttp 3.14 closes the connection at what is no HTTP in the middle of a body, and leaves
+    whoever reads the body waiting.
+
+    It runs its parser over nothing after every read, which costs a token a twentieth and
     is of use only once the parser has paused: some of its pauses outlast the reading's.
     """
 
     has_paused = False
-    has_carried = False
-    """Whether a request has gone out on this connection."""
+    was_given = False
+    """Whether a request has been given this connection."""
 
     def pause_reading(self) -> None:
         self.has_paused = True
@@ -82,6 +93,12 @@ class Handler(ResponseHandler):
     def resume_reading(self, resume_parser: bool = True) -> None:
         if self.has_paused:
             super().resume_reading(resume_parser)
+
+    def connection_lost(self, exc: BaseException | None) -> None:
+        body = self._payload
+        super().connection_lost(exc)
+        if body and not body.is_eof() and body.exception() is None:
+            body.set_exception(aiohttp.ClientPayloadError("what came is not HTTP"))
 
 
 class Connector(aiohttp.TCPConnector):
@@ -102,8 +119,8 @@ class Connector(aiohttp.TCPConnector):
         connection = await super().connect(req, traces, timeout)
         handler = connection.protocol
         assert isinstance(handler, Handler)
-        is_reused.set(handler.has_carried)
-        handler.has_carried = True
+        is_reused.set(handler.was_given)
+        handler.was_given = True
         if handler.should_close:
             connection.close()
             raise aiohttp.ServerDisconnectedError("it answered before it was asked")
@@ -150,14 +167,6 @@ async def pieces(body: bytes) -> AsyncIterator[bytes]:
         yield body[start : start + PIECE_BYTES]
 
 
-def end_body(body: aiohttp.StreamReader | None, closed: asyncio.Future[None]) -> None:
-    """Let a body that has not ended fail, now that its connection is closed."""
-    if not closed.cancelled():
-        closed.exception()  # else asyncio complains that nobody looked
-    if body and not body.is_eof() and body.exception() is None:
-        body.set_exception(aiohttp.ClientPayloadError("what came is not HTTP"))
-
-
 class Transport:
     """Sends requests and returns their answers' heads. It belongs to a running loop."""
 
@@ -165,8 +174,6 @@ class Transport:
         """Wait `connect_timeout` seconds for a connection, and for nothing else."""
         self._kept = create_session(connect_timeout, reuse=True)
         self._fresh = create_session(connect_timeout, reuse=False)
-        self._bodies: dict[asyncio.Protocol, aiohttp.StreamReader] = {}
-        """The last one of each connection."""
 
     async def send(
         self,
@@ -195,7 +202,6 @@ class Transport:
         except aiohttp.ClientError:
             response.close()
             raise
-        self._end_with_connection(response)
         return response
 
     async def _send(
@@ -211,30 +217,7 @@ class Transport:
         if len(body) > PIECE_BYTES:
             data = pieces(body)
             fields.append(("Content-Length", str(len(body))))
-        try:
-            return await session.request(
-                method,
-                url,
-                headers=fields,
-                data=data,
-                allow_redirects=False,
-            )
-        except UnicodeError as exc:  # a host name that is none, as Python's IDNA codec says it
-            raise aiohttp.InvalidURL(url, str(exc)) from exc
-
-    def _end_with_connection(self, response: aiohttp.ClientResponse) -> None:
-        """Let a body end when its connection does.
-
-        aiohttp 3.14 closes the connection at what is no HTTP in the middle of a body, and leaves
-        whoever reads the body waiting.
-        """
-        protocol = response.connection and response.connection.protocol
-        if protocol is None:  # it has ended by now
-            return
-        is_new = protocol not in self._bodies
-        self._bodies[protocol] = response.content
-        if is_new and (closed := protocol.closed):
-            closed.add_done_callback(lambda _: end_body(self._bodies.pop(protocol, None), closed))
+        return await session.request(method, url, headers=fields, data=data, allow_redirects=False)
 
     async def aclose(self) -> None:
         """Close all connections."""

@@ -1,6 +1,7 @@
 """Which connections the transport keeps, uses again, replaces and closes, on real sockets."""
 
 import asyncio
+import socket
 
 import aiohttp
 import pytest
@@ -119,9 +120,10 @@ def test_reused_connection_that_died_is_replaced_once_by_a_fresh_one() -> None:
         async with client_of(serve) as (its_client, asked):
             answers = await asyncio.gather(*(its_client.get("/kept") for _ in range(8)))
             assert len(asked) == 8
-            answers += await asyncio.gather(*(its_client.post("/again") for _ in range(8)))
+            answers += await asyncio.gather(*(its_client.post("/again") for _ in range(4)))
             assert {*answers} == {b"ok"}
-            assert sum(b"/again" in each for each in asked) == 8 + 8, "sent on one, then on another"
+            assert sum(b"/again" in each for each in asked) == 4 + 4, "sent on one, then on another"
+            assert len(asked) == 8 + 4, "tried on another that is dead"
 
     asyncio.run(main())
 
@@ -161,6 +163,30 @@ def test_fresh_connection_that_dies_is_not_tried_again() -> None:
                 await its_client.post("/")
             assert len(asked) == 1
 
+    asyncio.run(main())
+
+
+def test_refused_connection_is_not_tried_again_behind_a_reused_one(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """What is known of a task's earlier request says nothing of its next one."""
+    opened: list[object] = []
+
+    def counted(address: object) -> socket.socket:
+        opened.append(address)
+        return create_socket(address)
+
+    async def main() -> None:
+        async with client_of(answer_all) as (its_client, _):
+            for _ in range(2):
+                await its_client.get("/")
+            opened.clear()
+            with pytest.raises(aiohttp.ClientConnectorError):
+                await its_client.post("http://127.0.0.1:9/")
+            assert len(opened) == 1
+
+    create_socket = transport.create_socket
+    monkeypatch.setattr(transport, "create_socket", counted)
     asyncio.run(main())
 
 

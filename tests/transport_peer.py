@@ -1,4 +1,4 @@
-"""A peer for the transport's tests: a server made of the few lines that say how it answers."""
+"""For the transport's tests: a server made of the few lines that say how it answers, a client."""
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
