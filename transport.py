@@ -78,8 +78,8 @@ class Handler(ResponseHandler):
     aiohttp 3.14 closes the connection at what is no HTTP in the middle of a body, and leaves
     whoever reads the body waiting.
 
-    It runs its parser over nothing after every read, which costs a token a twentieth and
-    is of use only once the parser has paused: some of its pauses outlast the reading's.
+    It runs its parser over nothing after every read, which costs a token a twentieth and is of use
+    only once the parser has paused: some of its pauses outlast the reading's.
     """
 
     has_paused = False

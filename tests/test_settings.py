@@ -87,6 +87,7 @@ BAD = [
     ("MINIVAULT_OLLAMA_BASE_URL", "ftp://x", "http or https URL"),
     ("MINIVAULT_OLLAMA_BASE_URL", "http://a..b", "http or https URL"),
     ("MINIVAULT_OLLAMA_BASE_URL", "http://a:-1", "http or https URL"),
+    ("MINIVAULT_OLLAMA_BASE_URL", f"http://{'a' * 64}.example", "http or https URL"),
     ("MINIVAULT_CONNECT_TIMEOUT", "0", "greater than 0"),
     ("MINIVAULT_FIRST_TOKEN_TIMEOUT", "inf", "finite"),
     ("MINIVAULT_IDLE_TIMEOUT", "soon", "valid number"),

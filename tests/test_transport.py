@@ -14,7 +14,7 @@ import trustme
 
 from llm_services import LLMServiceError, OllamaLLMService
 from settings import Settings
-from tests.transport_peer import OK, answer_all, client, client_of, replying
+from tests.transport_peer import OK, answer_all, client_at, client_of, replying
 from transport import UNREACHABLE, words_of
 
 
@@ -42,9 +42,9 @@ def test_what_is_cut_off_or_no_http_is_an_error(
     data: bytes, error: type[aiohttp.ClientError]
 ) -> None:
     async def main() -> None:
-        async with client_of(replying(data)) as (its_client, _):
+        async with client_of(replying(data)) as (client, _):
             with pytest.raises(error):
-                await its_client.get("/")
+                await client.get("/")
 
     asyncio.run(main())
 
@@ -64,13 +64,13 @@ def test_what_is_no_http_in_the_middle_of_a_body_ends_it_at_once() -> None:
                 writer.write(end)
             await reader.readuntil(b"never")
 
-        async with client_of(serve) as (its_client, asked):
-            async with its_client.stream("/") as answer:
+        async with client_of(serve) as (client, asked):
+            async with client.stream("/") as answer:
                 pieces = answer.content.iter_any()
                 assert await anext(pieces) == b"ok"
                 has_begun.set()
                 assert await anext(pieces, b"end") == b"end"
-            async with its_client.stream("/") as answer:
+            async with client.stream("/") as answer:
                 pieces = answer.content.iter_any()
                 assert await anext(pieces) == b"ok"
                 has_begun.set()
@@ -83,12 +83,12 @@ def test_what_is_no_http_in_the_middle_of_a_body_ends_it_at_once() -> None:
 
 def test_where_nobody_listens_or_no_name_is_found_nothing_is_reached() -> None:
     async def main() -> None:
-        async with client(connect_timeout=0.2) as its_client:
+        async with client_at(connect_timeout=0.2) as client:
             with pytest.raises(aiohttp.ClientConnectorError, match="Connect call failed"):
-                await its_client.get("http://127.0.0.1:9/")
+                await client.get("http://127.0.0.1:9/")
             # a resolver that takes its time makes it a timeout
             with pytest.raises(UNREACHABLE):
-                await its_client.get("http://no.such.host.invalid/")
+                await client.get("http://no.such.host.invalid/")
 
     asyncio.run(main())
 
@@ -102,9 +102,9 @@ def test_connection_that_is_not_accepted_is_given_up() -> None:
             for filler in fillers:
                 filler.setblocking(False)
                 filler.connect_ex(full.getsockname())
-            async with client(connect_timeout=0.2) as its_client:
+            async with client_at(connect_timeout=0.2) as client:
                 with pytest.raises(aiohttp.ConnectionTimeoutError):
-                    await its_client.get(f"http://127.0.0.1:{full.getsockname()[1]}/")
+                    await client.get(f"http://127.0.0.1:{full.getsockname()[1]}/")
             for filler in fillers:
                 filler.close()
 
@@ -116,8 +116,8 @@ def test_tokens_that_arrive_together_are_read_together() -> None:
 
     async def main() -> None:
         data = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n" + body
-        async with client_of(replying(data)) as (its_client, _):
-            async with its_client.stream("/") as response:
+        async with client_of(replying(data)) as (client, _):
+            async with client.stream("/") as response:
                 assert [len(part) async for part in response.content.iter_any()] == [500]
 
     asyncio.run(main())
@@ -136,8 +136,8 @@ def test_pause_at_the_end_of_a_read_does_not_hold_up_what_follows() -> None:
         await reader.readuntil(b"never")
 
     async def main() -> None:
-        async with client_of(serve) as (its_client, _), asyncio.timeout(30):
-            async with its_client.stream("/") as response:
+        async with client_of(serve) as (client, _), asyncio.timeout(30):
+            async with client.stream("/") as response:
                 body = b""
                 async for part in response.content.iter_any():
                     body += part
@@ -155,9 +155,9 @@ def test_https_is_verified() -> None:
         certificate.configure_cert(context)
         server = await asyncio.start_server(answer_all, "127.0.0.1", 0, ssl=context)
         url = f"https://127.0.0.1:{server.sockets[0].getsockname()[1]}/"
-        async with client(url) as its_client:
+        async with client_at(url) as client:
             with pytest.raises(aiohttp.ClientConnectorError, match="certificate"):
-                await its_client.get("/")
+                await client.get("/")
         server.close()
 
     asyncio.run(main())
@@ -173,8 +173,8 @@ def test_interim_answer_is_not_taken_for_the_next_request_s(status: int) -> None
             writer.write(OK.replace(b"ok", b"%02d" % number))
 
     async def main() -> None:
-        async with client_of(serve) as (its_client, _):
-            assert [await its_client.get("/") for _ in range(4)] == [b"00", b"01", b"02", b"03"]
+        async with client_of(serve) as (client, _):
+            assert [await client.get("/") for _ in range(4)] == [b"00", b"01", b"02", b"03"]
 
     asyncio.run(main())
 
@@ -185,8 +185,8 @@ def test_address_that_does_not_answer_does_not_hide_one_that_does(
     """A name with a dead IPv6 address first, as many home networks have it."""
 
     async def main() -> None:
-        async with client_of(answer_all) as (its_client, _):
-            port = its_client.url.port
+        async with client_of(answer_all) as (client, _):
+            port = client.url.port
             assert port
             with socket.socket(socket.AF_INET6) as dead, ExitStack() as fillers:
                 dead.bind(("::1", port))
@@ -201,7 +201,7 @@ def test_address_that_does_not_answer_does_not_hide_one_that_does(
                 ]
                 found = [(family, socket.SOCK_STREAM, 6, "", address) for family, address in both]
                 monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: found)
-                assert await its_client.get(f"http://two.example:{port}/") == b"ok"
+                assert await client.get(f"http://two.example:{port}/") == b"ok"
 
     asyncio.run(main())
 
@@ -234,8 +234,8 @@ def test_body_of_a_request_that_failed_is_let_go(answer: bytes | None) -> None:
     async def main() -> None:
         if answer is None:
             return await fail("http://127.0.0.1:9")
-        async with client_of(replying(answer)) as (its_client, _):
-            await fail(str(its_client.url))
+        async with client_of(replying(answer)) as (client, _):
+            await fail(str(client.url))
 
     body = b"x" * 100
     before = sys.getrefcount(body)

@@ -12,9 +12,9 @@ from tests.transport_peer import OK, answer_all, client_of, replying
 
 def test_connection_is_kept_for_the_next_request() -> None:
     async def main() -> None:
-        async with client_of(answer_all) as (its_client, asked):
+        async with client_of(answer_all) as (client, asked):
             for _ in range(5):
-                assert await its_client.get("/a?b=c") == b"ok"
+                assert await client.get("/a?b=c") == b"ok"
             assert len(asked) == 1
             assert asked[0].count(b"GET /a?b=c HTTP/1.1\r\n") == 5
             assert b"\r\nHost: 127.0.0.1:" in asked[0]
@@ -24,8 +24,8 @@ def test_connection_is_kept_for_the_next_request() -> None:
 
 def test_requests_at_the_same_time_have_connections_of_their_own() -> None:
     async def main() -> None:
-        async with client_of(answer_all) as (its_client, asked):
-            answers = await asyncio.gather(*(its_client.get("/") for _ in range(150)))
+        async with client_of(answer_all) as (client, asked):
+            answers = await asyncio.gather(*(client.get("/") for _ in range(150)))
             assert {*answers} == {b"ok"}
             assert len(asked) == 150, "there is a limit on connections"
 
@@ -42,9 +42,9 @@ def test_requests_at_the_same_time_have_connections_of_their_own() -> None:
 )
 def test_connection_that_cannot_be_kept_is_not(data: bytes) -> None:
     async def main() -> None:
-        async with client_of(replying(data)) as (its_client, asked):
+        async with client_of(replying(data)) as (client, asked):
             for _ in range(3):
-                assert await its_client.get("/") == b"ok"
+                assert await client.get("/") == b"ok"
                 await asyncio.sleep(0.01)
             assert len(asked) == 3
 
@@ -62,19 +62,19 @@ def test_connection_with_an_unread_body_is_not_used_again() -> None:
         await writer.drain()
 
     async def main() -> None:
-        async with client_of(serve) as (its_client, _), asyncio.timeout(30):
-            async with its_client.stream("/large"):
+        async with client_of(serve) as (client, _), asyncio.timeout(30):
+            async with client.stream("/large"):
                 await asyncio.sleep(0.2)
-            assert await its_client.get("/small") == b"ok"
+            assert await client.get("/small") == b"ok"
 
     asyncio.run(main())
 
 
 def test_connection_that_the_server_closed_meanwhile_is_not_used_again() -> None:
     async def main() -> None:
-        async with client_of(replying(OK)) as (its_client, asked):
+        async with client_of(replying(OK)) as (client, asked):
             for _ in range(2):
-                assert await its_client.get("/") == b"ok"
+                assert await client.get("/") == b"ok"
                 await asyncio.sleep(0.2)
             assert len(asked) == 2
 
@@ -97,11 +97,11 @@ def test_what_nobody_asked_for_is_not_taken_for_the_next_answer(unasked: bytes) 
         await reader.readuntil(b"\r\n\r\n")
 
     async def main() -> None:
-        async with client_of(serve) as (its_client, asked):
-            assert await its_client.get("/01") == b"01"
+        async with client_of(serve) as (client, asked):
+            assert await client.get("/01") == b"01"
             await said.wait()
             await asyncio.sleep(0.05)
-            assert await its_client.post("/02") == b"02"
+            assert await client.post("/02") == b"02"
             assert [each[:8] for each in asked] == [b"GET /01 ", b"POST /02"]
 
     asyncio.run(main())
@@ -117,10 +117,10 @@ def test_reused_connection_that_died_is_replaced_once_by_a_fresh_one() -> None:
             await reader.readuntil(b"\r\n\r\n")  # and hang up without an answer
 
     async def main() -> None:
-        async with client_of(serve) as (its_client, asked):
-            answers = await asyncio.gather(*(its_client.get("/kept") for _ in range(8)))
+        async with client_of(serve) as (client, asked):
+            answers = await asyncio.gather(*(client.get("/kept") for _ in range(8)))
             assert len(asked) == 8
-            answers += await asyncio.gather(*(its_client.post("/again") for _ in range(4)))
+            answers += await asyncio.gather(*(client.post("/again") for _ in range(4)))
             assert {*answers} == {b"ok"}
             assert sum(b"/again" in each for each in asked) == 4 + 4, "sent on one, then on another"
             assert len(asked) == 8 + 4, "tried on another that is dead"
@@ -142,9 +142,9 @@ def test_large_body_goes_whole_also_on_the_second_try() -> None:
 
     async def main() -> None:
         nonlocal asked
-        async with client_of(serve) as (its_client, asked):
-            await its_client.get("/")
-            assert await its_client.post("/", body) == b"ok"
+        async with client_of(serve) as (client, asked):
+            await client.get("/")
+            assert await client.post("/", body) == b"ok"
             head, _, sent = asked[1].partition(b"\r\n\r\n")
             assert sent == body and b"content-length: 3000003" in head.lower()
             assert b"transfer-encoding" not in head.lower()
@@ -158,9 +158,9 @@ def test_fresh_connection_that_dies_is_not_tried_again() -> None:
         await reader.readuntil(b"\r\n\r\n")
 
     async def main() -> None:
-        async with client_of(serve) as (its_client, asked):
+        async with client_of(serve) as (client, asked):
             with pytest.raises(aiohttp.ClientError):
-                await its_client.post("/")
+                await client.post("/")
             assert len(asked) == 1
 
     asyncio.run(main())
@@ -177,12 +177,12 @@ def test_refused_connection_is_not_tried_again_behind_a_reused_one(
         return create_socket(address)
 
     async def main() -> None:
-        async with client_of(answer_all) as (its_client, _):
+        async with client_of(answer_all) as (client, _):
             for _ in range(2):
-                await its_client.get("/")
+                await client.get("/")
             opened.clear()
             with pytest.raises(aiohttp.ClientConnectorError):
-                await its_client.post("http://127.0.0.1:9/")
+                await client.post("http://127.0.0.1:9/")
             assert len(opened) == 1
 
     create_socket = transport.create_socket
@@ -198,10 +198,10 @@ def test_answer_that_has_begun_is_not_asked_for_again() -> None:
         writer.write(OK[:-1])
 
     async def main() -> None:
-        async with client_of(serve) as (its_client, asked):
-            await its_client.post("/")
+        async with client_of(serve) as (client, asked):
+            await client.post("/")
             with pytest.raises(aiohttp.ClientError):
-                await its_client.post("/")
+                await client.post("/")
             assert len(asked) == 1
 
     asyncio.run(main())
@@ -218,8 +218,8 @@ def test_cancelled_request_closes_its_connection() -> None:
             closed.set()
 
     async def main() -> None:
-        async with client_of(never) as (its_client, asked):
-            request = asyncio.create_task(its_client.get("/"))
+        async with client_of(never) as (client, asked):
+            request = asyncio.create_task(client.get("/"))
             while not (asked and asked[0]):
                 await asyncio.sleep(0.01)
             request.cancel()
@@ -243,8 +243,8 @@ def test_connection_does_not_idle_for_long(monkeypatch: pytest.MonkeyPatch) -> N
         closed.set()
 
     async def main() -> None:
-        async with client_of(serve) as (its_client, _):
-            await its_client.get("/")
+        async with client_of(serve) as (client, _):
+            await client.get("/")
             await asyncio.wait_for(closed.wait(), 30)
 
     asyncio.run(main())

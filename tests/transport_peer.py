@@ -21,9 +21,12 @@ class Client:
         self.url = url
 
     @asynccontextmanager
-    async def stream(self, target: str) -> AsyncIterator[aiohttp.ClientResponse]:
-        """Send a GET; yield its answer as soon as the head is there."""
-        with closing(await self._transport.send("GET", self.url.join(URL(target)), [])) as answer:
+    async def stream(
+        self, target: str, method: str = "GET", body: bytes = b""
+    ) -> AsyncIterator[aiohttp.ClientResponse]:
+        """Send a request; yield its answer as soon as the head is there."""
+        url = self.url.join(URL(target))
+        with closing(await self._transport.send(method, url, [], body)) as answer:
             yield answer
 
     async def get(self, target: str) -> bytes:
@@ -33,13 +36,14 @@ class Client:
 
     async def post(self, target: str, body: bytes = b"") -> bytes:
         """Return the answer to a POST."""
-        url = self.url.join(URL(target))
-        with closing(await self._transport.send("POST", url, [], body)) as answer:
+        async with self.stream(target, "POST", body) as answer:
             return await answer.read()
 
 
 @asynccontextmanager
-async def client(url: str = "http://nowhere", connect_timeout: float = 60) -> AsyncIterator[Client]:
+async def client_at(
+    url: str = "http://nowhere", connect_timeout: float = 60
+) -> AsyncIterator[Client]:
     """Yield a client of whatever listens there."""
     transport = Transport(connect_timeout)
     try:
@@ -73,8 +77,8 @@ async def client_of(serve: Serve) -> AsyncIterator[tuple[Client, list[bytes]]]:
     server = await asyncio.start_server(connection, "127.0.0.1", 0, limit=2**24)
     port = server.sockets[0].getsockname()[1]
     try:
-        async with client(f"http://127.0.0.1:{port}") as its_client:
-            yield its_client, asked
+        async with client_at(f"http://127.0.0.1:{port}") as client:
+            yield client, asked
     finally:
         server.close()
 
