@@ -21,7 +21,7 @@ HEALTHCHECK --start-period=24h --timeout=5s CMD ["python", "-c", \
 ENTRYPOINT ["python", "-m", "deploy.start"]
 # uvicorn's arguments
 CMD ["app:app", \
-    "--http", "connection:Connection", \
+    "--http", "web.connection:Connection", \
     "--no-server-header", \
     "--host", "0.0.0.0", \
     "--port", "8000", \

@@ -21,12 +21,12 @@ from pydantic import BaseModel, Field
 from starlette.exceptions import HTTPException as StarletteHTTPException
 from starlette.requests import ClientDisconnect
 
-import gateway
-import log_routes
-import metrics
-from browser import front, page_files
-from client import ClientMiddleware
-from docs import (
+from gateway import routes as gateway
+from web import log_routes
+from telemetry import metrics
+from web.page import front, page_files
+from web.client import ClientMiddleware
+from web.docs import (
     MAX_PROBLEMS,
     MEASURED,
     STREAMED,
@@ -35,10 +35,10 @@ from docs import (
     refusals,
     swagger_files,
 )
-from exchange import Asked, Prompt
+from messages import Asked, Prompt
 from formats import AnswerStream, negotiate
 from in_flight import InFlight, TooManyRequestsError
-from key import KeyedRoute
+from web.keys import KeyedRoute
 from llm_services import (
     BrokenAnswerError,
     DefaultModelNotFoundError,
@@ -52,7 +52,7 @@ from llm_services import (
     create_llm_service,
 )
 from logger import JsonlLog, LogUnavailableError
-from middleware import (
+from web.middleware import (
     REQUEST_ID,
     BodyLimitDetailMiddleware,
     HostMiddleware,

@@ -9,10 +9,10 @@ from pydantic_core import to_json
 from starlette.responses import Response
 from starlette.types import Message, Receive, Scope, Send
 
-from client import Client
-from exchange import Chunk
+from web.client import Client
+from messages import Chunk
 from llm_services import LLMServiceError
-from log_entry import LogEntry, one_line
+from log.entry import LogEntry, one_line
 from logger import LogUnavailableError
 from recorder import Recording
 

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-import metrics
+from telemetry import metrics
 
 
 class TooManyRequestsError(Exception):

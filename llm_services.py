@@ -35,14 +35,14 @@ from pydantic import ValidationError
 from pydantic_core import from_json, to_json
 from yarl import URL
 
-import metrics
-import tracing
-from deadline import Deadline
-from exchange import Chunk, Prompt
-from ollama_wire import CUT_OFF, AnswerReader, Framing, ModelList, OllamaAnswer, listed_name
-from protocols import NATIVE, error_words
+from telemetry import metrics
+from telemetry import tracing
+from upstream.deadline import Deadline
+from messages import Chunk, Prompt
+from upstream.reader import CUT_OFF, AnswerReader, Framing, ModelList, OllamaAnswer, listed_name
+from protocols.base import NATIVE, error_words
 from settings import Settings
-from transport import UNREACHABLE, Transport, forget_frames, words_of
+from upstream.transport import UNREACHABLE, Transport, forget_frames, words_of
 
 JSON = [(b"Content-Type", b"application/json")]
 MAX_ERROR_BYTES = 4096

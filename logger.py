@@ -23,9 +23,9 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any, Self
 
-import metrics
-from daily_file import DailyFile
-from log_entry import LogEntry, timestamp
+from telemetry import metrics
+from log.daily_file import DailyFile
+from log.entry import LogEntry, timestamp
 
 RETRY_SECONDS = 0.5
 DAY_CHECK_SECONDS = 60.0

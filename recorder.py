@@ -16,11 +16,11 @@ from typing import Any, Literal
 from fastapi import Request
 from pydantic_core import from_json
 
-import metrics
-import tracing
-from client import Client
-from exchange import Asked, Chunk, ToolCallPiece
-from log_entry import LogEntry, timestamp
+from telemetry import metrics
+from telemetry import tracing
+from web.client import Client
+from messages import Asked, Chunk, ToolCallPiece
+from log.entry import LogEntry, timestamp
 from logger import JsonlLog, LogUnavailableError
 
 diagnostics = logging.getLogger("uvicorn.error")

@@ -4,7 +4,7 @@ Everything up to the log is as it is, the making of the entry included; the entr
 """
 
 from app import app
-from log_entry import LogEntry
+from log.entry import LogEntry
 from logger import JsonlLog
 
 __all__ = ["app"]

@@ -16,9 +16,9 @@ import pytest
 import uvicorn
 from hypothesis import HealthCheck, settings
 
-import log_processes
+from log import processes as log_processes
 from app import create_app
-from connection import Connection
+from web.connection import Connection
 from settings import Settings
 from tests.ollama_stand_in import OllamaStandIn, like_ollama
 

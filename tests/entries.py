@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from log_entry import LogEntry, timestamp
+from log.entry import LogEntry, timestamp
 
 NOW = timestamp(datetime.now(UTC))
 ABSENT: dict[str, Any] = dict.fromkeys(field.name for field in fields(LogEntry))

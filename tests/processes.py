@@ -17,7 +17,13 @@ from tests.conftest import DEADLINE, SETTINGS_OF_THE_MACHINE
 
 ROOT = Path(__file__).parent.parent
 BIN = Path(sys.executable).parent
-UVICORN = [str(BIN / "uvicorn"), "app:app", "--no-access-log", "--http", "connection:Connection"]
+UVICORN = [
+    str(BIN / "uvicorn"),
+    "app:app",
+    "--no-access-log",
+    "--http",
+    "web.connection:Connection",
+]
 PORTS = (10_000, 32_000)
 GRACE = ["--timeout-graceful-shutdown", "1"]
 CLIENT = httpx.Client(

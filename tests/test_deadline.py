@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from deadline import Deadline
+from upstream.deadline import Deadline
 
 
 def test_wait_that_is_too_long_ends_in_a_timeout() -> None:

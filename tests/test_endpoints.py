@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from log_entry import LogEntry
+from log.entry import LogEntry
 from tests.conftest import Serve, Service
 from tests.ollama_stand_in import OllamaStandIn, tokens
 

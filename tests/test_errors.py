@@ -11,7 +11,7 @@ import pytest
 from starlette.requests import Request
 
 import app
-from exchange import Chunk, Prompt
+from messages import Chunk, Prompt
 from llm_services import LLMServiceError, ModelNotFoundError, StubbedLLMService
 from tests.conftest import DEADLINE, Serve, Service
 from tests.ollama_stand_in import (

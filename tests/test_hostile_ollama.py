@@ -7,7 +7,7 @@ import time
 
 import pytest
 
-import ollama_wire
+from upstream import reader as ollama_wire
 from tests.conftest import Serve, Service
 from tests.ollama_stand_in import Behaviour, Conversation, OllamaStandIn, hang, tokens
 

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from log_figures import SAMPLE, Percentiles
-from log_reader import BLOCK
+from log.figures import SAMPLE, Percentiles
+from log.reader import BLOCK
 from tests.test_log_reader import DAY, entry, figures, read_to_end, reading, write
 
 
@@ -58,7 +58,7 @@ def test_the_figures_of_a_decade_have_few_buckets(tmp_path: Path) -> None:
 
 def test_figures_that_last_say_how_far_they_are(tmp_path: Path) -> None:
     write(tmp_path, *(entry(str(number), prompt="x" * BLOCK) for number in range(20)))
-    code = "import log_figures, log_reader; log_figures.PROGRESS_SECONDS = 0; log_reader.main()"
+    code = "import log.figures, log.reader; log.figures.PROGRESS_SECONDS = 0; log.reader.main()"
     with reading(tmp_path, "figures", [sys.executable, "-c", code]) as process:
         *progress, last = map(json.loads, read_to_end(process).splitlines())
     shares = [line["progress"] for line in progress]

@@ -14,7 +14,7 @@ from typing import Any
 import httpx
 import pytest
 
-import log_processes
+from log import processes as log_processes
 from tests.conftest import DEADLINE, Serve, Service, eventually
 from tests.processes import GRACE, UVICORN, children, command_line, process
 from tests.test_log_reader import DAY, entry, write
@@ -43,7 +43,7 @@ def readers() -> list[int]:
     for task in Path("/proc/self/task").iterdir():
         with suppress(FileNotFoundError, ProcessLookupError):  # a thread that has ended meanwhile
             pids += map(int, (task / "children").read_text().split())
-    return [pid for pid in pids if b"log_reader" in command_line(pid)]
+    return [pid for pid in pids if b"log.reader" in command_line(pid)]
 
 
 def searching(pid: int) -> list[int]:
@@ -264,7 +264,7 @@ def test_ctrl_c_is_not_for_the_processes_that_read(tmp_path: Path) -> None:
 def test_a_process_that_hangs_does_not_hold_up_a_stop(tmp_path: Path) -> None:
     with process([*UVICORN, *GRACE], tmp_path / "logs") as service:
         (reader,) = eventually(lambda: children(service.popen.pid))
-        eventually(lambda: b"log_reader" in command_line(reader))  # until then uvloop waits for it
+        eventually(lambda: b"log.reader" in command_line(reader))  # until then uvloop waits for it
         os.kill(reader, signal.SIGSTOP)
         assert service.stop(signal.SIGTERM) == 0
         assert not Path(f"/proc/{reader}").exists()

@@ -7,7 +7,7 @@ from subprocess import run
 
 import pytest
 
-from log_key import key_beside, log_key
+from web.log_key import key_beside, log_key
 from settings import Settings
 from tests.conftest import Serve, eventually
 from tests.processes import CLIENT, GRACE, ROOT, UVICORN, process
@@ -51,7 +51,7 @@ def test_those_who_start_together_have_one_key(tmp_path: Path, was: str | None) 
         (tmp_path / ".key").write_text(was)
     code = """if True:
         import os, sys
-        from log_key import *
+        from web.log_key import *
         for _ in range(20):
             if os.fork() == 0:
                 os.write(1, key_beside(Path(sys.argv[1])).encode() + b"\\n")

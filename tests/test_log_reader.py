@@ -13,9 +13,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from log_filter import holds, json_pattern
-from log_processes import COMMAND, END, ROOT
-from log_reader import BLOCK, MAX_LINE
+from log.filter import holds, json_pattern
+from log.processes import COMMAND, END, ROOT
+from log.reader import BLOCK, MAX_LINE
 
 DAY = "2026-11-24"
 TROUBLESOME = 'aAsSßẞſkKKfiﬁﬀﬃtŉİıïÄäжЖσςΣ你😀𐐀𐐨"\\/\n\t\x00\x1f\x7f\u2028 '

@@ -15,7 +15,7 @@ import httpx
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from metrics import MAX_MODELS, OTHER
+from telemetry.metrics import MAX_MODELS, OTHER
 from tests.conftest import DEADLINE, eventually, read_log
 from tests.ollama_stand_in import Conversation, OllamaStandIn, hang, like_ollama, refuse, then
 from tests.processes import CLIENT, UVICORN, Process, free_port, process, workers

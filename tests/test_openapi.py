@@ -13,8 +13,8 @@ from jsonschema import Draft202012Validator
 from openapi_spec_validator import validate
 
 from app import STATUS
-from docs import INTERFACES
-from protocols import PROTOCOLS
+from web.docs import INTERFACES
+from protocols.base import PROTOCOLS
 from tests.conftest import Serve, Service
 from tests.ollama_stand_in import Conversation, OllamaStandIn, refuse
 from tests.ollama_wires import error

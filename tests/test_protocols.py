@@ -8,10 +8,10 @@ from typing import Any
 import pytest
 from hypothesis import given, strategies as st
 
-import ollama_wire
-from exchange import Chunk, ToolCallPiece
-from ollama_wire import AnswerReader, Framing
-from protocols import PROTOCOLS
+from upstream import reader as ollama_wire
+from messages import Chunk, ToolCallPiece
+from upstream.reader import AnswerReader, Framing
+from protocols.base import PROTOCOLS
 from recorder import ToolCalls
 from tests.conftest import Serve
 from tests.ollama_stand_in import OllamaStandIn, like_ollama

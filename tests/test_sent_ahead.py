@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from connection import MAX_AHEAD
+from web.connection import MAX_AHEAD
 from tests.conftest import DEADLINE, Service, eventually, read_log
 from tests.ollama_stand_in import Conversation, OllamaStandIn, hang, then
 from tests.processes import UVICORN, Process, process

@@ -15,7 +15,7 @@ import trustme
 from llm_services import LLMServiceError, OllamaLLMService
 from settings import Settings
 from tests.transport_peer import OK, answer_all, client_at, client_of, replying
-from transport import UNREACHABLE, words_of
+from upstream.transport import UNREACHABLE, words_of
 
 
 @pytest.mark.parametrize(

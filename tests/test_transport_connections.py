@@ -6,7 +6,7 @@ import socket
 import aiohttp
 import pytest
 
-import transport
+from upstream import transport
 from tests.transport_peer import OK, answer_all, client_of, replying
 
 

@@ -7,7 +7,7 @@ from contextlib import asynccontextmanager, closing
 import aiohttp
 from yarl import URL
 
-from transport import Transport
+from upstream.transport import Transport
 
 Serve = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"

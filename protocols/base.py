@@ -16,7 +16,7 @@ from abc import ABC, abstractmethod
 from types import NoneType
 from typing import Any, ClassVar, TypeGuard
 
-from exchange import Asked, Chunk, ToolCallPiece
+from messages import Asked, Chunk, ToolCallPiece
 
 Json = dict[str, Any]
 TEXT, FLAG = {str, NoneType}, {bool, NoneType}

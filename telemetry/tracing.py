@@ -10,7 +10,7 @@ import os
 from opentelemetry import propagate, trace
 from opentelemetry.util.types import AttributeValue
 
-from log_entry import LogEntry
+from log.entry import LogEntry
 
 # seconds; a stop waits so long for a receiver of traces that is away, ten unless it is set
 os.environ.setdefault("OTEL_EXPORTER_OTLP_TIMEOUT", "1")

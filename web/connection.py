@@ -1,7 +1,7 @@
 """A client's connection: uvicorn's on h11, less what is odd about it.
 
 h11 keeps heads bounded and hands bodies on whatever `Upgrade` asks for, and is Python: no byte of
-a request can do more than raise. `uvicorn --http connection:Connection` puts it to use.
+a request can do more than raise. `uvicorn --http web.connection:Connection` puts it to use.
 
 1. uvicorn stops reading when a second request comes before the first is answered, and so does not
    see its client leave. Here it reads on, up to a limit.
@@ -32,7 +32,7 @@ import h11
 from starlette.types import Scope
 from uvicorn.protocols.http.h11_impl import H11Protocol, RequestResponseCycle
 
-from middleware import REQUEST_ID, refuse
+from web.middleware import REQUEST_ID, refuse
 
 MAX_AHEAD = 65536  # bytes beyond the request that is being answered
 

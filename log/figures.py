@@ -17,7 +17,7 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any, BinaryIO
 
-from log_reader import LogReader
+from log.reader import LogReader
 
 SAMPLE = 10_000
 MAX_BUCKETS = 120

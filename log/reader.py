@@ -27,7 +27,7 @@ from typing import Any, BinaryIO, Literal, NamedTuple
 
 import orjson
 
-from log_filter import Filter
+from log.filter import Filter
 
 BLOCK = 1 << 17
 MAX_LINE = 64 << 20
@@ -247,7 +247,7 @@ def do(job: Job, out: BinaryIO) -> None:
     elif job.kind == "lines":
         write_lines(reader, job.limit, out)
     else:
-        from log_figures import write_figures  # what it needs takes as long to import as a page
+        from log.figures import write_figures  # what it needs takes as long to import as a page
 
         write_figures(reader, out)
 

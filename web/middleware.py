@@ -14,7 +14,7 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from protocols import refusal
+from protocols.base import refusal
 
 REQUEST_ID = "X-Request-ID"
 RETRY_SECONDS = 5

@@ -19,8 +19,8 @@ MAX_IDLE = 2
 WARM_AFTER = 1.0  # seconds: the service's own start goes first
 END_SECONDS = 2.0  # in which a process has to end once its input has; then it is killed
 END = b"\0"  # of what a process found that can do another job; no JSON holds it
-COMMAND = [sys.executable, "-c", "import log_reader; log_reader.main()"]
-ROOT = Path(__file__).parent
+COMMAND = [sys.executable, "-c", "import log.reader; log.reader.main()"]
+ROOT = Path(__file__).parent.parent
 
 
 class ReaderError(Exception):

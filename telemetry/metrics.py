@@ -18,8 +18,8 @@ from prometheus_client import REGISTRY, CollectorRegistry, Counter, Gauge, Histo
 from prometheus_client.exposition import choose_encoder
 from prometheus_client.multiprocess import MultiProcessCollector, mark_process_dead
 
-from log_entry import LogEntry
-from ollama_wire import listed_name
+from log.entry import LogEntry
+from upstream.reader import listed_name
 
 MAX_MODELS = 50
 """How many models have a label of their own."""

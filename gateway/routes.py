@@ -21,14 +21,14 @@ from fastapi import APIRouter, Depends, HTTPException, Request, Response
 from pydantic_core import from_json, to_json
 from starlette.types import Message
 
-from docs import passed_on
-from exchange import Asked, Chunk
+from web.docs import passed_on
+from messages import Asked, Chunk
 from formats import AnswerStream, Format
-from key import KeyedRoute
+from web.keys import KeyedRoute
 from llm_services import BrokenAnswerError, OllamaLLMService, ServiceLoopError
-from log_entry import LogEntry
-from ollama_wire import AnswerReader, Framing
-from protocols import PROTOCOLS, Protocol, refusal
+from log.entry import LogEntry
+from upstream.reader import AnswerReader, Framing
+from protocols.base import PROTOCOLS, Protocol, refusal
 from recorder import Recording, recording
 
 if sys.version_info >= (3, 14):

@@ -16,11 +16,11 @@ from fastapi.responses import StreamingResponse
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, WithJsonSchema
 from starlette.types import Send
 
-from docs import ENTRY, REFUSALS, refusals, refused
+from web.docs import ENTRY, REFUSALS, refusals, refused
 from formats import NewlineDelimitedJson, negotiate
-from log_entry import LogEntry, timestamp
-from log_key import KEY_WANTED, authorize_reader, log_key
-from log_processes import LogReaders, ReaderError
+from log.entry import LogEntry, timestamp
+from web.log_key import KEY_WANTED, authorize_reader, log_key
+from log.processes import LogReaders, ReaderError
 from settings import Settings
 
 PAGE_LENGTH = 50

@@ -34,7 +34,7 @@ class PageFiles(StaticFiles):
         return response
 
 
-page_files = PageFiles(directory=Path(__file__).parent / "page")
+page_files = PageFiles(directory=Path(__file__).parent.parent / "page")
 front = APIRouter()
 
 

@@ -14,13 +14,13 @@ from fastapi.openapi.docs import get_swagger_ui_html
 from pydantic import BaseModel, ConfigDict, Field
 from pydantic_core import from_json
 
-from browser import HEADERS, PageFiles
-from exchange import Chunk
+from web.page import HEADERS, PageFiles
+from messages import Chunk
 from formats import FORMATS, Format
-from key import KEY_SCHEMES, KEY_WANTED
-from log_entry import LogEntry
-from middleware import REQUEST_ID
-from protocols import refusal
+from web.keys import KEY_SCHEMES, KEY_WANTED
+from log.entry import LogEntry
+from web.middleware import REQUEST_ID
+from protocols.base import refusal
 
 POLICY = (
     "default-src 'none'; script-src 'self' 'sha256-{}'; style-src 'self'; connect-src 'self'; "

@@ -10,9 +10,9 @@ import aiohttp
 from pydantic import BaseModel
 from pydantic_core import from_json
 
-from deadline import Deadline
-from exchange import Chunk
-from protocols import Protocol, error_words
+from upstream.deadline import Deadline
+from messages import Chunk
+from protocols.base import Protocol, error_words
 
 MAX_EVENT_BYTES = 64 * 2**20
 """The longest line, or whole document, that is read."""

@@ -16,7 +16,7 @@ from typing import Annotated
 from fastapi import Depends, Request
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 
-from key import check_key
+from web.keys import check_key
 from settings import Settings
 
 MIN_LENGTH = 16  # of what is taken for a key: an empty file would let everybody in
