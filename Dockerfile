@@ -11,7 +11,6 @@ COPY --chmod=755 . .
 
 USER minivault
 EXPOSE 8000
-ENV UVICORN_LOG_CONFIG=deploy/logging.json
 
 # a first pull can take hours: until the first success the container is starting, not unhealthy
 HEALTHCHECK --start-period=24h --timeout=5s CMD ["python", "-c", \
@@ -19,10 +18,5 @@ HEALTHCHECK --start-period=24h --timeout=5s CMD ["python", "-c", \
     build_opener(ProxyHandler({})).open('http://127.0.0.1:8000/health')"]
 
 ENTRYPOINT ["python", "-m", "deploy.start"]
-# uvicorn's arguments
-CMD ["app:app", \
-    "--http", "web.connection:Connection", \
-    "--no-server-header", \
-    "--host", "0.0.0.0", \
-    "--port", "8000", \
-    "--timeout-graceful-shutdown", "8"]
+# the options of `python app.py`, which are uvicorn's
+CMD ["--host", "0.0.0.0", "--port", "8000"]

@@ -1,44 +1,45 @@
-"""How an answer leaves: the formats of `/stream`, the choice among them, and the response."""
+"""How an answer is sent: the formats of `/stream`, the choice among them, and the response."""
 
 import logging
 import re
 from abc import ABC, abstractmethod
+from collections.abc import AsyncIterator
 from typing import ClassVar
 
 from pydantic_core import to_json
 from starlette.responses import Response
 from starlette.types import Message, Receive, Scope, Send
 
-from web.client import Client
-from messages import Chunk
 from llm_services import LLMServiceError
-from log.entry import LogEntry, one_line
+from log.entry import LogEntry, escape_line_ends
 from logger import LogUnavailableError
+from messages import Chunk
 from recorder import Recording
+from web.client import Client
 
-diagnostics = logging.getLogger("uvicorn.error")
+diagnostics = logging.getLogger("minivault")
 
 QUALITY = re.compile(r";\s*q\s*=\s*([\d.]+)")
 
 
 class Format(ABC):
-    """How an answer's pieces look on the wire."""
+    """The bytes of an answer."""
 
     media_types: ClassVar[tuple[str, ...]] = ()
     finishes_failed: ClassVar[bool]
-    """Whether the body of a failed answer is finished; else the connection is broken."""
+    """Whether the body of a failed answer is finished; if not, the connection is aborted."""
 
     @abstractmethod
-    def chunk(self, chunk: Chunk) -> bytes:
+    def encode_chunk(self, chunk: Chunk) -> bytes:
         """Return a chunk's bytes; none where the format leaves it out."""
 
     @abstractmethod
-    def done(self, entry: LogEntry | None) -> bytes:
-        """Return the bytes that end a whole answer, whose entry is there where one is kept."""
+    def encode_end(self, entry: LogEntry | None) -> bytes:
+        """Return the bytes that end a complete answer, with its entry if it is recorded."""
 
     @abstractmethod
-    def failure(self, exc: Exception) -> bytes:
-        """Return the bytes that end an answer that failed."""
+    def encode_error(self, exc: Exception) -> bytes:
+        """Return the bytes that end a failed answer."""
 
 
 class PlainText(Format):
@@ -47,34 +48,36 @@ class PlainText(Format):
     media_types = ("text/plain",)
     finishes_failed = False
 
-    def chunk(self, chunk: Chunk) -> bytes:
+    def encode_chunk(self, chunk: Chunk) -> bytes:
         return "".join(chunk.response).encode()
 
-    def done(self, entry: LogEntry | None) -> bytes:
+    def encode_end(self, entry: LogEntry | None) -> bytes:
         return b""
 
-    def failure(self, exc: Exception) -> bytes:
+    def encode_error(self, exc: Exception) -> bytes:
         return b""
 
 
 class JsonFormat(Format):
-    """JSON objects, one for a chunk's thinking and one for its text, each framed in its way."""
+    """JSON objects, one for a chunk's thinking and one for its text; a subclass frames them."""
 
     finishes_failed = True
 
     @abstractmethod
-    def frame(self, data: dict[str, object]) -> bytes:
+    def encode_object(self, data: dict[str, object]) -> bytes:
         """Return an object's bytes."""
 
-    def chunk(self, chunk: Chunk) -> bytes:
-        frames = self.frame({"thinking": "".join(chunk.thinking)}) if chunk.thinking else b""
+    def encode_chunk(self, chunk: Chunk) -> bytes:
+        encoded = b""
+        if chunk.thinking:
+            encoded = self.encode_object({"thinking": "".join(chunk.thinking)})
         if chunk.response:
-            frames += self.frame({"response": "".join(chunk.response)})
-        return frames
+            encoded += self.encode_object({"response": "".join(chunk.response)})
+        return encoded
 
     @staticmethod
     def summary(entry: LogEntry | None) -> dict[str, object]:
-        """Return what a client is told of a whole answer."""
+        """Return what the last object of a complete answer says."""
         assert entry
         return {
             "id": entry.id,
@@ -91,14 +94,14 @@ class ServerSentEvents(JsonFormat):
 
     media_types = ("text/event-stream",)
 
-    def frame(self, data: dict[str, object]) -> bytes:
-        return b"data: " + one_line(to_json(data)) + b"\n\n"
+    def encode_object(self, data: dict[str, object]) -> bytes:
+        return b"data: " + escape_line_ends(to_json(data)) + b"\n\n"
 
-    def done(self, entry: LogEntry | None) -> bytes:
-        return b"event: done\n" + self.frame(self.summary(entry))
+    def encode_end(self, entry: LogEntry | None) -> bytes:
+        return b"event: done\n" + self.encode_object(self.summary(entry))
 
-    def failure(self, exc: Exception) -> bytes:
-        return b"event: error\n" + self.frame({"detail": str(exc)})
+    def encode_error(self, exc: Exception) -> bytes:
+        return b"event: error\n" + self.encode_object({"detail": str(exc)})
 
 
 class NewlineDelimitedJson(JsonFormat):
@@ -106,26 +109,25 @@ class NewlineDelimitedJson(JsonFormat):
 
     media_types = ("application/x-ndjson", "application/jsonl")
 
-    def frame(self, data: dict[str, object]) -> bytes:
-        return one_line(to_json(data)) + b"\n"
+    def encode_object(self, data: dict[str, object]) -> bytes:
+        return escape_line_ends(to_json(data)) + b"\n"
 
-    def done(self, entry: LogEntry | None) -> bytes:
-        return self.frame({**self.summary(entry), "done": True})
+    def encode_end(self, entry: LogEntry | None) -> bytes:
+        return self.encode_object({**self.summary(entry), "done": True})
 
-    def failure(self, exc: Exception) -> bytes:
-        return self.frame({"error": str(exc)})
+    def encode_error(self, exc: Exception) -> bytes:
+        return self.encode_object({"error": str(exc)})
 
 
-PLAIN = PlainText()
 FORMATS: dict[str, Format] = {
     media_type: format
-    for format in (PLAIN, ServerSentEvents(), NewlineDelimitedJson())
+    for format in (PlainText(), ServerSentEvents(), NewlineDelimitedJson())
     for media_type in format.media_types
 }
 
 
 def negotiate(accept: str) -> tuple[str, Format]:
-    """Return the media type that an `Accept` header likes best, and its format; or plain text."""
+    """Return the media type that an `Accept` header prefers, and its format; plain text if none."""
     best, best_quality = "text/plain", 0.0
     for media_range in accept.lower().split(","):
         name = media_range.partition(";")[0].strip()
@@ -141,22 +143,29 @@ def negotiate(accept: str) -> tuple[str, Format]:
 
 
 class AnswerStream(Response):
-    """Sends an answer as it comes; the head leaves with the first byte.
+    """Sends an answer as it arrives; the head is sent with the first byte.
 
-    So a failure before it has a status code of its own, from the app's table. One that comes
-    later ends the body in the format's way; in plain text by leaving the body unfinished, which
-    makes uvicorn close the connection.
+    So a failure before that has a status of its own, from the app's table. A later one ends the
+    body in the format's way; in plain text the body stays unfinished, and uvicorn then closes the
+    connection.
     """
 
     def __init__(
-        self, recording: Recording, client: Client, format: Format, media_type: str | None = None
+        self,
+        chunks: AsyncIterator[Chunk],
+        client: Client,
+        format: Format,
+        media_type: str | None = None,
+        *,
+        recording: Recording | None = None,
     ) -> None:
         headers = {"Cache-Control": "no-cache", "X-Accel-Buffering": "no"}
         super().__init__(media_type=media_type, headers=headers)
         del self.headers["Content-Length"]
-        self._recording = recording
+        self._chunks = chunks
         self._client = client
         self._format = format
+        self._recording = recording
 
     def head(self) -> Message:
         """Return the message that begins the response."""
@@ -168,24 +177,26 @@ class AnswerStream(Response):
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         work = self._send(send, scope["state"]["request_id"])
-        await self._client.while_present(receive, work)
+        await self._client.run_while_connected(receive, work)
 
     async def _send(self, send: Send, request_id: str) -> None:
         started = False
         try:
-            async for chunk in self._recording.chunks:
-                if body := self._format.chunk(chunk):
+            async for chunk in self._chunks:
+                if body := self._format.encode_chunk(chunk):
                     if not started:
                         await send(self.head())
                         started = True
                     await self._client.send_piece(body)
-            end, is_whole = self._format.done(self._recording.entry), True
+            entry = self._recording.entry if self._recording else None
+            end, is_complete = self._format.encode_end(entry), True
         except (LLMServiceError, LogUnavailableError) as exc:
             if not started:
                 raise
-            diagnostics.warning("request %s broke off, %s", request_id, type(exc).__name__)
-            end, is_whole = self._format.failure(exc), self._format.finishes_failed
+            diagnostics.warning("request %s broke off: %s", request_id, type(exc).__name__)
+            end, is_complete = self._format.encode_error(exc), self._format.finishes_failed
         if not started:
             await send(self.head())
-        if end or is_whole:
-            await send({"type": "http.response.body", "body": end, "more_body": not is_whole})
+        if end or is_complete:
+            message = {"type": "http.response.body", "body": end, "more_body": not is_complete}
+            await send(message)

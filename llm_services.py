@@ -1,20 +1,20 @@
-"""The services that answer prompts: `LLMService`, its two kinds, and the errors that they raise.
+"""The services that answer prompts: `LLMService`, its kinds, and the errors that they raise.
 
-A service turns a prompt into chunks as they come; whoever wants the whole answer joins them. The
-last chunk of a whole answer is `done`: everything else raises.
+A service turns a prompt into chunks as they arrive; `/generate` joins them. The last chunk of a
+complete answer is `done`: everything else raises.
 
     LLMServiceError
     ├── ServiceUnreachableError            nothing answers there
-    ├── ModelNotFoundError                 the model that the request named is not there
+    ├── ModelNotFoundError                 the model that the request named does not exist
     │   └── DefaultModelNotFoundError      the same, where the request named none
     ├── RequestRefusedError                the service finds the request wrong
     ├── ServiceBusyError                   the service has too much to do
     ├── ServiceLoopError                   the service is MiniVault itself
     ├── TokenTimeoutError                  no first token, or no next one, in time
-    └── BrokenAnswerError                  cut off, failed, or not the service's protocol
+    └── BrokenAnswerError                  cut off, failed, or not of the service's protocol
 
-Ollama is asked for a stream whichever endpoint was called, so that a cancelled or broken answer
-still leaves its text and the time between two tokens can be watched.
+A stream is requested from the service for `/generate` too, so that a cancelled or broken answer
+leaves its text and the time between two tokens can be limited.
 """
 
 import asyncio
@@ -26,25 +26,25 @@ from abc import ABC, abstractmethod
 from collections.abc import AsyncGenerator, AsyncIterator, Iterator
 from contextlib import aclosing, asynccontextmanager, closing, contextmanager
 from functools import lru_cache
-from typing import ClassVar, Self, assert_never
+from typing import Any, ClassVar, Self, assert_never
 from urllib.parse import unquote_to_bytes
 
 import aiohttp
 import httpx
-from pydantic import ValidationError
 from pydantic_core import from_json, to_json
 from yarl import URL
 
-from telemetry import metrics
-from telemetry import tracing
-from upstream.deadline import Deadline
 from messages import Chunk, Prompt
-from upstream.reader import CUT_OFF, AnswerReader, Framing, ModelList, OllamaAnswer, listed_name
-from protocols.base import NATIVE, error_words
+from protocols.base import Json, Protocol, as_dict, error_message
+from protocols.native import Native
 from settings import Settings
-from upstream.transport import UNREACHABLE, Transport, forget_frames, words_of
+from telemetry import metrics, tracing
+from upstream.answer import UpstreamAnswer
+from upstream.deadline import Deadline
+from upstream.model_names import canonical_name
+from upstream.reader import AnswerReader, Framing
+from upstream.transport import UNREACHABLE, Transport, clear_tracebacks, describe_error
 
-JSON = [(b"Content-Type", b"application/json")]
 MAX_ERROR_BYTES = 4096
 MAX_LIST_BYTES = 2**20
 
@@ -54,15 +54,15 @@ class LLMServiceError(Exception):
 
 
 class ServiceUnreachableError(LLMServiceError):
-    """Nothing answers where the service should be."""
+    """Nothing answers at the service's address."""
 
 
 class ModelNotFoundError(LLMServiceError):
-    """The model that the request named is not there."""
+    """The model that the request named does not exist."""
 
 
 class DefaultModelNotFoundError(ModelNotFoundError):
-    """The request named no model, and the default one is not there."""
+    """The request named no model, and the default one does not exist."""
 
 
 class RequestRefusedError(LLMServiceError):
@@ -74,7 +74,7 @@ class ServiceBusyError(LLMServiceError):
 
 
 class ServiceLoopError(LLMServiceError):
-    """The service that was asked is MiniVault itself."""
+    """The service is MiniVault itself."""
 
 
 class TokenTimeoutError(LLMServiceError):
@@ -82,13 +82,16 @@ class TokenTimeoutError(LLMServiceError):
 
 
 class BrokenAnswerError(LLMServiceError):
-    """The answer was cut off, failed, or was not the service's protocol."""
+    """The answer was cut off, failed, or was not of the service's protocol."""
 
 
 class LLMService(ABC):
-    """Something that answers prompts; an async context for as long as the process serves."""
+    """What answers prompts; an async context for as long as the process serves."""
 
     llm_type: ClassVar[str]
+    """The value of `MINIVAULT_LLM_SERVICE` that selects it."""
+    is_ollama: ClassVar[bool] = False
+    """Whether it has Ollama's own interfaces, so that the gateway can forward to it."""
     model: str
     """What answers where a prompt names no model."""
 
@@ -96,22 +99,22 @@ class LLMService(ABC):
         return self
 
     async def __aexit__(self, *exc_info: object) -> None:
-        """Let go of connections."""
+        """Close all connections."""
 
     @abstractmethod
     def stream(self, prompt: Prompt) -> AsyncGenerator[Chunk, None]:
         """Answer the prompt chunk by chunk; closing the generator stops the work.
 
         Raises:
-            LLMServiceError: the answer failed or is not whole.
+            LLMServiceError: the answer failed or is not complete.
         """
 
     async def check(self) -> None:
-        """Raise `LLMServiceError` where the service could not answer a prompt now."""
+        """Raise `LLMServiceError` if the service could not answer a prompt now."""
 
 
 class StubbedLLMService(LLMService):
-    """Canned answers, word by word: the same prompt gets the same answer."""
+    """Canned answers, word by word; the same prompt always gets the same one."""
 
     llm_type = "stubbed"
     model = "stub"
@@ -142,23 +145,47 @@ class StubbedLLMService(LLMService):
         yield Chunk(model=self.model, done=True)
 
 
-class OllamaLLMService(LLMService):
-    """Ollama, with one transport for the life of the process."""
+class HTTPService(LLMService):
+    """A service that is asked over HTTP, with one transport for the life of the process.
 
-    llm_type = "ollama"
+    A subclass names the server, its protocol and its path, and says how a prompt is sent.
+    """
 
-    def __init__(self, settings: Settings) -> None:
-        self.model = settings.ollama_model
+    name: ClassVar[str]
+    protocol: ClassVar[Protocol]
+    path: ClassVar[bytes]
+    framing: ClassVar[Framing] = Framing.EVENTS
+    models_path: ClassVar[bytes] = b"/v1/models"
+    """Where the models are listed, in the way that `read_models` reads."""
+    start_hint: ClassVar[str]
+    """What to do when the server is not running."""
+    model_hint: ClassVar[str]
+    """What to do when it does not have the model `{model}`."""
+
+    def __init__(self, base_url: str, model: str, settings: Settings) -> None:
+        self.model = model
         self.via = f"1.1 minivault-{secrets.token_hex(4)}"
-        """What every request carries, so that one that comes back is known (RFC 9110 §7.6.3)."""
+        """The `Via` of every request, by which one that returns is recognized (RFC 9110 §7.6.3)."""
         self._settings = settings
-        url = httpx.URL(settings.ollama_base_url)
+        url = httpx.URL(base_url)
         self.url = url.copy_with(userinfo=b"")
         self._url_of = lru_cache(32)(self._parse_target)
         self._headers = [(b"Via", self.via.encode())]
-        if url.userinfo:  # for a proxy before Ollama that wants a password
+        if url.userinfo:  # for a proxy in between that wants a password
             login = base64.b64encode(unquote_to_bytes(url.userinfo))
             self._headers.append((b"Authorization", b"Basic " + login))
+
+    @abstractmethod
+    def encode_prompt(self, prompt: Prompt) -> Json:
+        """Return the body of the request for a streamed answer to the prompt."""
+
+    def read_models(self, listing: Any) -> list[object]:
+        """Return the names of the models in an answer from `models_path`; OpenAI's form here.
+
+        Raises:
+            TypeError: it has another form.
+        """
+        return [model["id"] for model in listing["data"]]
 
     async def __aenter__(self) -> Self:
         self._transport = Transport(self._settings.connect_timeout)
@@ -168,13 +195,15 @@ class OllamaLLMService(LLMService):
         await self._transport.aclose()
 
     async def stream(self, prompt: Prompt) -> AsyncGenerator[Chunk, None]:
-        given = prompt.model_dump(exclude_none=True)
-        body = to_json({"model": self.model, **given, "stream": True})
-        async with self.ask("POST", b"/api/generate", JSON, body) as answer:
+        headers = [(b"Content-Type", b"application/json")]
+        body = to_json(self.encode_prompt(prompt))
+        async with self.request("POST", self.path, headers, body) as answer:
             if answer.status != httpx.codes.OK:
-                raise self._refusal(answer.status, await answer.read(MAX_ERROR_BYTES), prompt.model)
-            reader = AnswerReader(NATIVE, Framing.LINES, strict=True)
-            async with aclosing(answer.chunks(reader)) as chunks:
+                raise self._read_error(
+                    answer.status, await answer.read(MAX_ERROR_BYTES), prompt.model
+                )
+            reader = AnswerReader(self.protocol, self.framing, server=self.name, strict=True)
+            async with aclosing(answer.read_chunks(reader)) as chunks:
                 async for chunk in chunks:
                     error, chunk.error = chunk.error, None
                     yield chunk
@@ -182,13 +211,13 @@ class OllamaLLMService(LLMService):
                         raise BrokenAnswerError(error)
 
     @asynccontextmanager
-    async def ask(
+    async def request(
         self, method: str, target: bytes, headers: list[tuple[bytes, bytes]], body: bytes = b""
-    ) -> AsyncIterator[OllamaAnswer]:
-        """Send a request, and have its answer's head when the block begins.
+    ) -> AsyncIterator[UpstreamAnswer]:
+        """Send a request; the answer's head has arrived when the block begins.
 
         Raises:
-            LLMServiceError: out of reach, too late, or broken off; also from within the block.
+            LLMServiceError: unreachable, too late, or broken off; also from within the block.
         """
         traced = {name.encode(): value.encode() for name, value in tracing.headers().items()}
         if traced:  # in place of the client's own, which this request's span has taken up
@@ -196,96 +225,119 @@ class OllamaLLMService(LLMService):
         try:
             url = self._url_of(target)
         except (httpx.InvalidURL, UnicodeError) as exc:
-            raise RequestRefusedError(f"what is asked for cannot be passed on: {exc}") from exc
+            raise RequestRefusedError(f"the request's path cannot be forwarded: {exc}") from exc
         headers = [*headers, *self._headers, *traced.items()]
         answer = None
         try:
             with (
                 closing(Deadline(self._settings.first_token_timeout)) as deadline,
-                self._transport_errors(),
+                self._translate_errors(),
             ):
                 with deadline:
                     response = await self._transport.send(method, url, headers, body)
                 with closing(response):
-                    answer = OllamaAnswer(response, deadline, self._settings.idle_timeout)
+                    answer = UpstreamAnswer(response, deadline, self._settings.idle_timeout)
                     yield answer
         except TimeoutError:
-            raise self._timeout(answer) from None
+            raise self._timeout_error(answer) from None
 
     def _parse_target(self, target: bytes) -> URL:
-        """Return the URL of a target without `..`: on Ollama's host, behind the path of its URL."""
+        """Return the URL of a target without `..`: on the server, below the path of its URL."""
         if not target.startswith(b"/"):  # `@x` would go to `/path@x`
             raise httpx.InvalidURL("a path begins with '/'")
         path = self.url.raw_path.rstrip(b"/") + target
         return URL(str(self.url.copy_with(raw_path=path)), encoded=True)
 
     async def check(self) -> None:
-        """Raise `LLMServiceError` where Ollama is out of reach or lacks the default model."""
+        """Raise `LLMServiceError` if the server is unreachable or lacks the default model."""
         try:
             async with asyncio.timeout(self._settings.connect_timeout):
-                async with self.ask("GET", b"/api/tags", []) as answer:
+                async with self.request("GET", self.models_path, []) as answer:
                     body = await answer.read(MAX_LIST_BYTES)
-            models = ModelList.model_validate_json(body).models
+            names = [str(name) for name in self.read_models(from_json(body))]
         except TimeoutError:
-            raise self._unreachable("it does not answer in time") from None
-        except ValidationError:
-            raise self._unreachable(f"what answers is not Ollama ({answer.status})") from None
-        if listed_name(self.model) not in {listed_name(model.name) for model in models}:
-            raise DefaultModelNotFoundError(self._missing(self.model))
+            raise self._unreachable_error("no answer in time") from None
+        except (ValueError, TypeError, KeyError):
+            reason = f"what answers there ({answer.status}) is not {self.name}"
+            raise self._unreachable_error(reason) from None
+        if canonical_name(self.model) not in map(canonical_name, names):
+            raise DefaultModelNotFoundError(self._missing_model(self.model))
 
-    def _refusal(self, status: int, body: bytes, requested: str | None) -> LLMServiceError:
-        """Return the error that an answer without tokens means."""
+    def _read_error(self, status: int, body: bytes, requested: str | None) -> LLMServiceError:
+        """Return the error for an answer whose status is not 200."""
+        message = None
         try:
-            words = error_words(from_json(body).get("error"))
-        except (AttributeError, ValueError):
-            words = None
-        if words is None:
-            words = body[:200].decode(errors="replace") or "nothing more"
-            return BrokenAnswerError(f"Ollama answered {status} and said: {words}")
+            message = error_message(as_dict(from_json(body)).get("error"))
+        except ValueError:
+            pass
+        if message is None:
+            message = body[:200].decode(errors="replace") or "an empty body"
+            return BrokenAnswerError(f"{self.name} answered {status}: {message}")
         match status:
             case httpx.codes.BAD_REQUEST:
-                return RequestRefusedError(f"Ollama refused the request: {words}")
+                return RequestRefusedError(f"{self.name} refused the request: {message}")
             case httpx.codes.NOT_FOUND if requested:
-                return ModelNotFoundError(self._missing(requested))
+                return ModelNotFoundError(self._missing_model(requested))
             case httpx.codes.NOT_FOUND:
-                return DefaultModelNotFoundError(self._missing(self.model))
+                return DefaultModelNotFoundError(self._missing_model(self.model))
             case httpx.codes.SERVICE_UNAVAILABLE:
-                return ServiceBusyError(f"Ollama is busy: {words}")
+                return ServiceBusyError(f"{self.name} is busy: {message}")
             case httpx.codes.LOOP_DETECTED:
-                return ServiceLoopError(words)
-        return BrokenAnswerError(f"Ollama failed: {words}")
+                return ServiceLoopError(message)
+        return BrokenAnswerError(f"{self.name} failed: {message}")
 
     @contextmanager
-    def _transport_errors(self) -> Iterator[None]:
+    def _translate_errors(self) -> Iterator[None]:
         """Turn the transport's errors into the service's."""
         try:
             yield
         except aiohttp.ClientError as exc:
-            forget_frames(exc)
+            clear_tracebacks(exc)
             if isinstance(exc, UNREACHABLE):
-                raise self._unreachable(words_of(exc)) from exc
-            raise BrokenAnswerError(f"{CUT_OFF}: {words_of(exc)}") from exc
+                raise self._unreachable_error(describe_error(exc)) from exc
+            raise BrokenAnswerError(
+                f"{self.name} broke off before the end of its answer: {describe_error(exc)}"
+            ) from exc
 
-    def _unreachable(self, reason: str) -> ServiceUnreachableError:
+    def _unreachable_error(self, reason: str) -> ServiceUnreachableError:
         metrics.UNREACHABLE.inc()
         return ServiceUnreachableError(
-            f"Ollama is out of reach at {self.url}: {reason}; start it with "
-            f"`{self._settings.ollama_start}`, or set MINIVAULT_OLLAMA_BASE_URL"
+            f"{self.name} is unreachable at {self.url}: {reason}; {self.start_hint}"
         )
 
-    def _missing(self, model: str) -> str:
-        return f"model '{model}' is not there; get it with `{self._settings.ollama_pull} {model}`"
+    def _missing_model(self, model: str) -> str:
+        return f"model '{model}' not found; {self.model_hint.format(model=model)}"
 
-    def _timeout(self, answer: OllamaAnswer | None) -> TokenTimeoutError:
+    def _timeout_error(self, answer: UpstreamAnswer | None) -> TokenTimeoutError:
         if answer and answer.has_token:
             which, seconds, setting = "next", self._settings.idle_timeout, "IDLE_TIMEOUT"
         else:
             which, seconds = "first", self._settings.first_token_timeout
             setting = "FIRST_TOKEN_TIMEOUT"
         return TokenTimeoutError(
-            f"Ollama sent no {which} token within {seconds:g} s; "
-            f"MINIVAULT_{setting} sets how long to wait"
+            f"{self.name} sent no {which} token within {seconds:g} s; "
+            f"raise MINIVAULT_{setting} to wait longer"
         )
+
+
+class OllamaLLMService(HTTPService):
+    """Ollama, by its own interface."""
+
+    llm_type = "ollama"
+    name = "Ollama"
+    is_ollama = True
+    protocol = Native()
+    path = b"/api/generate"
+    framing = Framing.LINES
+    models_path = b"/api/tags"
+    start_hint = "start it there with `ollama serve`, or set MINIVAULT_OLLAMA_BASE_URL"
+    model_hint = "pull it with `ollama pull {model}` where Ollama runs"
+
+    def encode_prompt(self, prompt: Prompt) -> Json:
+        return {"model": self.model, **prompt.model_dump(exclude_none=True), "stream": True}
+
+    def read_models(self, listing: Any) -> list[object]:
+        return [model["name"] for model in listing["models"]]
 
 
 def create_llm_service(settings: Settings) -> LLMService:
@@ -294,6 +346,6 @@ def create_llm_service(settings: Settings) -> LLMService:
         case "stubbed":
             return StubbedLLMService(settings.stub_delay)
         case "ollama":
-            return OllamaLLMService(settings)
+            return OllamaLLMService(settings.ollama_base_url, settings.ollama_model, settings)
         case unknown:
             assert_never(unknown)

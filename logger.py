@@ -4,9 +4,9 @@ The promise: when `append` returns, the entry has been handed to the operating s
 `fsync` to the disk itself. A background thread writes, so that the event loop never waits for a
 disk; entries that arrive together share one write.
 
-Deliberate oddities: an entry that a failing fsync, or a write that stalls, left in doubt is
-answered as an error but not written twice; lines are made under the lock, so that an entry whose
-request gave up while somebody else held it says so.
+Deliberate oddities: an entry that a failing fsync, or a stalled write, left in doubt is answered as
+an error but not written twice; lines are made under the file's lock, so that an entry whose request
+gave up while another process held the lock says so.
 """
 
 import asyncio
@@ -23,16 +23,16 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any, Self
 
-from telemetry import metrics
 from log.daily_file import DailyFile
-from log.entry import LogEntry, timestamp
+from log.entry import LogEntry, format_timestamp
+from telemetry import metrics
 
 RETRY_SECONDS = 0.5
 DAY_CHECK_SECONDS = 60.0
-"""How often an idle log looks whether a new day has begun, to remove old ones."""
+"""How often an idle log checks whether a new day has begun, to remove old ones."""
 
 SMALL_BYTES = 4096
-"""Room for a usual entry: where a try that did not fit found so much, others may fit."""
+"""Room for a usual entry: after a write that did not fit but got so far, others may still fit."""
 
 diagnostics = logging.getLogger("minivault")
 
@@ -43,14 +43,14 @@ class LogUnavailableError(Exception):
 
 @dataclass(slots=True)
 class _Waiting:
-    """An entry on its way to the file, None to look at the file only, and who waits for it."""
+    """An entry on its way to the file, or None to only open the file, and the request waiting."""
 
     entry: LogEntry | None
     written: asyncio.Future[None]
 
 
 class JsonlLog:
-    """The log that requests append to; an async context that runs the thread which writes it."""
+    """The log that requests append to; an async context that runs the writing thread."""
 
     def __init__(
         self,
@@ -70,13 +70,13 @@ class JsonlLog:
         self._retention_days = retention_days
         self._queue: queue.SimpleQueue[_Waiting | None] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._run, name="log", daemon=True)
-        # the thread's
+        # used by the thread
         self._batch: list[_Waiting] = []
         self._fault: str | None = None
         self._day = ""
-        # the event loop's
+        # used by the event loop
         self._stall: str | None = None
-        # of whichever notices
+        # used by both
         self._failing_since: float | None = None
 
     @property
@@ -90,22 +90,22 @@ class JsonlLog:
         return time.monotonic() - self._failing_since if self._failing_since else 0.0
 
     async def __aenter__(self) -> Self:
-        """Start the thread, and have it open today's file and close a torn line."""
+        """Start the thread, and let it open today's file and end a torn line."""
         self._loop = asyncio.get_running_loop()
         self._thread.start()
         with suppress(LogUnavailableError):
-            await self._put(None)
+            await self._enqueue(None)
         return self
 
     async def __aexit__(self, *exc_info: object) -> None:
-        """Write what is still queued and stop the thread; say what could not be written."""
+        """Write what is queued and stop the thread; print what could not be written."""
         self._queue.put(None)
         await asyncio.to_thread(self._thread.join, self._timeout)
         waiting = list(self._batch)
         with suppress(queue.Empty):
             while True:
                 waiting += filter(None, [self._queue.get_nowait()])
-        self._queue.put(None)  # for a thread that a stall held up
+        self._queue.put(None)  # for a thread that was stalled
         if ids := [each.entry.id for each in waiting if each.entry]:
             diagnostics.error("stopped with %d entries not written: %s", len(ids), ", ".join(ids))
 
@@ -123,9 +123,9 @@ class JsonlLog:
             LogUnavailableError: it could not be written now. It is kept, marked as an error, and
                 written when writing works again.
         """
-        await self._put(entry if self._keep_texts else entry.without_texts())
+        await self._enqueue(entry if self._keep_texts else entry.without_texts())
 
-    async def _put(self, entry: LogEntry | None) -> None:
+    async def _enqueue(self, entry: LogEntry | None) -> None:
         waiting = _Waiting(entry, self._loop.create_future())
         self._queue.put(waiting)
         try:
@@ -133,17 +133,17 @@ class JsonlLog:
                 await waiting.written
         except TimeoutError:
             if not self._stall:
-                self._stall = self._words(f"it has not taken a write for {self._timeout:g} s")
+                self._stall = self._describe(f"no write succeeded for {self._timeout:g} s")
                 metrics.LOG_FAILURES.inc()
-                self._say(self._stall)
+                self._report_failure(self._stall)
             mark_failed(entry, self._stall)
             raise LogUnavailableError(self._stall) from None
 
     def _settle(self, batch: list[_Waiting], failure: str | None) -> None:
-        """Wake the requests that wait for these; whatever was written, no stall is left."""
+        """Wake the requests that wait for these entries; after any write there is no stall."""
         if self._stall:
             self._stall = None
-            self._say_again()
+            self._report_recovery()
         for waiting in batch:
             if waiting.written.done():  # its request was cancelled
                 continue
@@ -157,7 +157,7 @@ class JsonlLog:
     def _run(self) -> None:
         running = True
         while running:
-            arrived = self._arrived()
+            arrived = self._receive()
             running = None not in arrived
             self._batch += filter(None, arrived)
             self._remove_old_days()
@@ -165,8 +165,8 @@ class JsonlLog:
                 self._batch = self._write(self._batch)
         self._file.close()
 
-    def _arrived(self) -> list[_Waiting | None]:
-        """Wait for entries, while some are kept only until the next try, and take all there are."""
+    def _receive(self) -> list[_Waiting | None]:
+        """Wait for entries, or for the next retry if there is something to retry; return all."""
         arrived: list[_Waiting | None] = []
         with suppress(queue.Empty):
             retry = self._fault or self._batch
@@ -183,30 +183,34 @@ class JsonlLog:
         oldest = today - timedelta(days=self._retention_days)
         try:
             for path in self._file.remove_before(str(oldest)):
-                diagnostics.info("removed %s: its day is older than the retention", path)
+                diagnostics.info(
+                    "removed %s: MINIVAULT_LOG_RETENTION_DAYS keeps %d days",
+                    path,
+                    self._retention_days,
+                )
         except OSError as exc:
-            diagnostics.error("old days of the log could not be removed: %s", exc)
+            diagnostics.error("old days of the log cannot be removed: %s", exc)
 
     def _write(self, batch: list[_Waiting]) -> list[_Waiting]:
-        """Write the batch, each entry to its day's file, and return what is to be kept for later.
+        """Write the batch, each entry to its day's file; return what has to be kept for later.
 
-        Without any entry today's file is opened all the same, to see whether writing works.
+        Without an entry, today's file is still opened, to find out whether writing works.
         """
         entries = [each for each in batch if each.entry]
         days = groupby(entries, lambda each: each.entry.day)  # type: ignore[union-attr]
         written = [self._write_day(day, list(same_day)) for day, same_day in days]
         if not entries:
-            written = [self._write_day(timestamp(datetime.now(UTC))[:10], [])]
-        if self._fault and all(is_well for _, is_well in written):
+            written = [self._write_day(format_timestamp(datetime.now(UTC))[:10], [])]
+        if self._fault and all(works for _, works in written):
             self._fault = None
-            self._say_again()
-        self._answer([each for each in batch if not each.entry], self._fault)
+            self._report_recovery()
+        self._wake([each for each in batch if not each.entry], self._fault)
         return [each for kept, _ in written for each in kept]
 
     def _write_day(self, day: str, batch: list[_Waiting]) -> tuple[list[_Waiting], bool]:
-        """Write entries of one day; return those that are to be kept, and whether all is well.
+        """Write entries of one day; return those to keep for later, and whether writing works.
 
-        One that does not fit holds up no other.
+        An entry that does not fit delays no other.
         """
         kept: list[_Waiting] = []
         while True:
@@ -214,61 +218,61 @@ class JsonlLog:
             try:
                 with metrics.LOG_WRITE.time():
                     with self._file.locked(day):
-                        lines = [each.entry.line() for each in batch if each.entry]
+                        lines = [each.entry.to_line() for each in batch if each.entry]
                         fit, room = self._file.append(lines)
                     self._file.sync()
-            except Exception as exc:  # any: a dead thread would leave all requests waiting
+            except Exception as exc:  # any: without the thread all requests would wait for ever
                 failure = self._fail(getattr(exc, "strerror", None) or repr(exc))
-                self._answer(batch[:fit], failure)
+                self._wake(batch[:fit], failure)
                 return kept + self._keep(batch[fit:], failure), False
             metrics.LOG_ENTRIES.inc(fit)
             metrics.LOG_BYTES.inc(sum(map(len, lines[:fit])))
-            self._answer(batch[:fit])
+            self._wake(batch[:fit])
             if fit == len(batch):
                 return kept, True
-            is_well = room >= SMALL_BYTES
-            failure = self._fail(os.strerror(errno.ENOSPC), others_fit=is_well)
-            tried = batch[fit : fit + 1] if is_well else batch[fit:]
+            works = room >= SMALL_BYTES
+            failure = self._fail(os.strerror(errno.ENOSPC), others_fit=works)
+            tried = batch[fit : fit + 1] if works else batch[fit:]
             kept += self._keep(tried, failure)
             batch = batch[fit + len(tried) :]
             if not batch:
-                return kept, is_well
+                return kept, works
 
     def _fail(self, reason: str, *, others_fit: bool = False) -> str:
-        """Return what to say of a failure, and say it once where it concerns every entry."""
+        """Return the message of a failure, and print it once if it concerns every entry."""
         metrics.LOG_FAILURES.inc()
-        self._file.close()  # a file that somebody deletes gives back its space only then
-        failure = self._words(reason)
+        self._file.close()  # the space of a file that is deleted is free only then
+        failure = self._describe(reason)
         if not others_fit and failure != self._fault:
             self._fault = failure
-            self._say(failure)
+            self._report_failure(failure)
         return failure
 
     def _keep(self, batch: list[_Waiting], failure: str) -> list[_Waiting]:
-        """Mark entries that are kept for later: their clients are told of an error."""
+        """Mark entries that are kept for later: their clients get an error."""
         for each in batch:
             mark_failed(each.entry, failure)
-        self._answer(batch, failure)
+        self._wake(batch, failure)
         return batch
 
-    def _answer(self, batch: list[_Waiting], failure: str | None = None) -> None:
+    def _wake(self, batch: list[_Waiting], failure: str | None = None) -> None:
         with suppress(RuntimeError):  # the loop is closed: nobody waits any more
             self._loop.call_soon_threadsafe(self._settle, batch, failure)
 
-    def _words(self, reason: str) -> str:
-        return f"the log {self._file.path} cannot be written: {reason}; see to it and try again"
+    def _describe(self, reason: str) -> str:
+        return f"the log {self._file.path} cannot be written: {reason}; fix this and retry"
 
-    def _say(self, failure: str) -> None:
+    def _report_failure(self, failure: str) -> None:
         self._failing_since = self._failing_since or time.monotonic()
         diagnostics.error("%s", failure)
 
-    def _say_again(self) -> None:
+    def _report_recovery(self) -> None:
         self._failing_since = None
         metrics.LOG_SECONDS.set(0)
-        diagnostics.warning("the log is written again: %s", self._file.path)
+        diagnostics.warning("the log can be written again: %s", self._file.path)
 
 
 def mark_failed(entry: LogEntry | None, failure: str) -> None:
-    """Let an entry say what its client was told."""
+    """Make an entry say what its client was told."""
     if entry and entry.status == "ok":
         entry.error, entry.status = failure, "error"

@@ -1,4 +1,4 @@
-"""What is exchanged: a prompt goes in, chunks of the answer come out."""
+"""What a request and its answer are made of: a prompt goes in, chunks of the answer come out."""
 
 from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal
@@ -7,17 +7,17 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, JsonValue
 from pydantic_core import to_json
 
 
-def encodable(value: dict[str, Any]) -> dict[str, Any]:
+def check_encodable(value: dict[str, Any]) -> dict[str, Any]:
     """Return the value; raise ValueError where it cannot be sent on and logged as JSON."""
-    to_json({"options": value})  # as deep as it will stand in the request and in the log
+    to_json({"options": value})  # nested as deeply as in the request and in the log
     return value
 
 
-JsonObject = Annotated[dict[str, JsonValue], AfterValidator(encodable)]
+JsonObject = Annotated[dict[str, JsonValue], AfterValidator(check_encodable)]
 
 
 class Prompt(BaseModel):
-    """What a client asks; every field but `prompt` is handed to Ollama as it is."""
+    """The body of `/generate` and `/stream`; Ollama gets every field as it is."""
 
     model_config = ConfigDict(
         extra="forbid",
@@ -27,16 +27,14 @@ class Prompt(BaseModel):
         json_schema_extra={"examples": [{"prompt": "Why is the sky blue?"}]},
     )
 
-    prompt: str = Field(
-        min_length=1, description="what is asked", examples=["Why is the sky blue?"]
-    )
+    prompt: str = Field(min_length=1, description="the question", examples=["Why is the sky blue?"])
     model: str | None = Field(
-        None, min_length=1, description="Ollama's name of the model", examples=["tinyllama"]
+        None, min_length=1, description="the model's name in Ollama", examples=["tinyllama"]
     )
     system: str | None = Field(None, description="the system message", examples=["Be brief."])
     options: JsonObject | None = Field(
         None,
-        description="handed to Ollama as it is",
+        description="Ollama's parameters",
         examples=[{"temperature": 0.2, "num_predict": 100}],
     )
     format: Literal["json"] | JsonObject | None = Field(
@@ -48,8 +46,8 @@ class Prompt(BaseModel):
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
-    """What was asked, as the log keeps it."""
+class LoggedRequest:
+    """A request as the log keeps it."""
 
     prompt: str | None = None
     model: str | None = None
@@ -57,13 +55,13 @@ class Asked:
     options: dict[str, Any] | None = None
     format: Any = None
     think: Any = None
-    request: bytes | str | None = None
-    """A request's body that was passed on: its JSON, or its text where it is none."""
+    body: bytes | str | None = None
+    """The body of a forwarded request: bytes where it is JSON, text where it is not."""
 
 
 @dataclass(slots=True)
-class ToolCallPiece:
-    """A piece of a tool call; pieces with equal keys belong together."""
+class ToolCallDelta:
+    """A piece of a tool call; pieces with equal keys belong to one call."""
 
     key: object
     id: str | None = None
@@ -78,20 +76,21 @@ class Chunk:
 
     response: list[str] = field(default_factory=list)
     thinking: list[str] = field(default_factory=list)
-    """What the model said and thought, text by text; none of them empty."""
-    tool_calls: list[ToolCallPiece] = field(default_factory=list)
+    """The texts of the answer and of the thinking, none of them empty."""
+    tool_calls: list[ToolCallDelta] = field(default_factory=list)
     model: str | None = None
     prompt_tokens: int | None = None
     response_tokens: int | None = None
     finish_reason: str | None = None
     done: bool = False
-    """The answer is whole with this chunk."""
+    """Whether the answer is complete with this chunk."""
     error: str | None = None
-    """Why the answer ends here as a failed one."""
+    """Why a forwarded answer failed, in its own words. No exception: its bytes still go to the
+    client. What fails in any other way, or on `/generate` and `/stream`, raises."""
     wire: bytes = b""
-    """The bytes that it came in."""
+    """The bytes that it arrived in."""
 
     @property
     def has_token(self) -> bool:
-        """Whether the model said anything with it."""
+        """Whether the model produced anything with it."""
         return bool(self.response or self.thinking or self.tool_calls)

@@ -1,36 +1,33 @@
 """The recorder: every chunk of an answer passes through here on its way to the client.
 
-One recorder serves one request, whichever way it came in. However the request ends, whole, failed
-or left by its client, it makes exactly one log entry; and the chunk that makes an answer whole goes
-on only when the log has that entry. So nothing behind it has anything to remember.
+However a request ends, complete, failed or left by its client, it gets exactly one log entry; and
+the chunk that completes an answer is handed on only when the log has that entry. So nothing behind
+the recorder has to know about the log.
 """
 
+import asyncio
 import logging
 import time
-from collections.abc import AsyncGenerator, AsyncIterator
-from contextlib import aclosing, asynccontextmanager, suppress
-from dataclasses import dataclass
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator
+from contextlib import aclosing, asynccontextmanager, contextmanager, suppress
 from datetime import UTC, datetime
-from typing import Any, Literal
+from typing import Any
 
-from fastapi import Request
 from pydantic_core import from_json
 
-from telemetry import metrics
-from telemetry import tracing
-from web.client import Client
-from messages import Asked, Chunk, ToolCallPiece
-from log.entry import LogEntry, timestamp
+from log.entry import LogEntry, Status, format_timestamp
 from logger import JsonlLog, LogUnavailableError
+from messages import Chunk, LoggedRequest, ToolCallDelta
+from telemetry import metrics, tracing
+from web.client import Client
 
-diagnostics = logging.getLogger("uvicorn.error")
+diagnostics = logging.getLogger("minivault")
 
-STOPPED = "the service stopped"
+SERVICE_STOPPED = "the service stopped"
 
 
-def milliseconds(seconds: float) -> float:
-    """Return seconds as milliseconds, to the microsecond."""
-    return round(seconds * 1000, 3)
+class TooManyRequestsError(Exception):
+    """As many answers are in flight as are allowed."""
 
 
 class ToolCalls:
@@ -39,21 +36,22 @@ class ToolCalls:
     def __init__(self) -> None:
         self._calls: dict[object, dict[str, Any]] = {}
 
-    def add(self, piece: ToolCallPiece) -> None:
-        """Add a piece to the call that it belongs to."""
-        call = self._calls.setdefault(piece.key, {"id": None, "name": None, "arguments": []})
-        call["id"] = piece.id or call["id"]
-        call["name"] = piece.name or call["name"]
-        if piece.arguments is not None:
-            call["arguments"].append(piece.arguments)
+    def add(self, delta: ToolCallDelta) -> None:
+        """Add a piece to its call."""
+        call = self._calls.setdefault(delta.key, {"id": None, "name": None, "arguments": []})
+        call["id"] = delta.id or call["id"]
+        call["name"] = delta.name or call["name"]
+        if delta.arguments is not None:
+            call["arguments"].append(delta.arguments)
 
-    def whole(self) -> list[dict[str, Any]] | None:
+    def collect(self) -> list[dict[str, Any]] | None:
         """Return the calls, their arguments as objects where they parse; None without any."""
         calls = self._calls.values()
-        return [{**call, "arguments": self._joined(call["arguments"])} for call in calls] or None
+        joined = [{**call, "arguments": self._join(call["arguments"])} for call in calls]
+        return joined or None
 
     @staticmethod
-    def _joined(pieces: list[str | dict[str, Any]]) -> Any:
+    def _join(pieces: list[str | dict[str, Any]]) -> Any:
         if pieces and isinstance(pieces[-1], dict):
             return pieces[-1]
         text = "".join(piece for piece in pieces if isinstance(piece, str))
@@ -62,66 +60,68 @@ class ToolCalls:
         return text
 
 
-class Recorder:
-    """Passes on the answer to one request, and logs it. `entry` is there at its end."""
+class Recording:
+    """The record of one answer: its `chunks`, and its `entry` once they have ended."""
 
     def __init__(
         self,
         log: JsonlLog,
-        asked: Asked,
+        request: LoggedRequest,
+        chunks: AsyncGenerator[Chunk, None],
         client: Client,
         *,
-        request_id: str,
+        id: str,
         endpoint: str,
         llm_type: str,
     ) -> None:
         self.entry: LogEntry | None = None
+        self.chunks = self._record(chunks)
         self._log = log
-        self._asked = asked
+        self._request = request
         self._client = client
-        self._id = request_id
+        self._id = id
         self._endpoint = endpoint
         self._llm_type = llm_type
-        self._known = Chunk(model=asked.model)
+        self._known = Chunk(model=request.model)
         self._response: list[str] = []
         self._thinking: list[str] = []
         self._tool_calls = ToolCalls()
         self._ttft_ms: float | None = None
 
-    async def record(self, chunks: AsyncGenerator[Chunk, None]) -> AsyncGenerator[Chunk, None]:
+    async def _record(self, chunks: AsyncGenerator[Chunk, None]) -> AsyncGenerator[Chunk, None]:
         """Yield the chunks, the last one of them when the entry is in the log.
 
         Raises:
             LLMServiceError: the service failed; the entry says so and is in the log.
             LogUnavailableError: the entry could not be written.
         """
-        self._started_at, self._clock = datetime.now(UTC), time.monotonic()
+        self._started_at, self._started = datetime.now(UTC), time.monotonic()
         try:
             async with aclosing(chunks):
                 async for chunk in chunks:
-                    self._note(chunk)
+                    self._update(chunk)
                     if chunk.done or chunk.error:
-                        await self._close("error" if chunk.error else "ok", chunk.error)
+                        await self._finish("error" if chunk.error else "ok", chunk.error)
                     if chunk.error:
-                        diagnostics.warning("request %s failed, as its answer says", self._id)
+                        diagnostics.warning("request %s failed; its answer says why", self._id)
                     yield chunk
         except Exception as exc:
-            await self._close("error", str(exc) or repr(exc))
+            await self._finish("error", str(exc) or repr(exc))
             raise
         except BaseException:  # CancelledError, GeneratorExit
-            with suppress(LogUnavailableError):  # nobody is left to be told
-                await self._close("cancelled", self._client.departure or STOPPED)
+            with suppress(LogUnavailableError):  # there is nobody left to tell
+                await self._finish("cancelled", self._client.departure or SERVICE_STOPPED)
             raise
 
-    def _note(self, chunk: Chunk) -> None:
+    def _update(self, chunk: Chunk) -> None:
         if self._ttft_ms is None and chunk.has_token:
-            self._ttft_ms = milliseconds(time.monotonic() - self._clock)
+            self._ttft_ms = self._elapsed_ms()
         if chunk.response:
             self._response.append("".join(chunk.response))
         if chunk.thinking:
             self._thinking.append("".join(chunk.thinking))
-        for piece in chunk.tool_calls:
-            self._tool_calls.add(piece)
+        for delta in chunk.tool_calls:
+            self._tool_calls.add(delta)
         known = self._known
         known.model = chunk.model or known.model
         known.finish_reason = chunk.finish_reason or known.finish_reason
@@ -130,27 +130,29 @@ class Recorder:
         if chunk.response_tokens is not None:
             known.response_tokens = chunk.response_tokens
 
-    async def _close(
-        self, status: Literal["ok", "cancelled", "error"], error: str | None = None
-    ) -> None:
+    def _elapsed_ms(self) -> float:
+        """Return the milliseconds since the request began, to the microsecond."""
+        return round((time.monotonic() - self._started) * 1000, 3)
+
+    async def _finish(self, status: Status, error: str | None = None) -> None:
         if self.entry:
             return
-        asked, known = self._asked, self._known
+        request, known = self._request, self._known
         response = "".join(self._response)
         self.entry = LogEntry(
             id=self._id,
-            started_at=timestamp(self._started_at),
-            finished_at=timestamp(datetime.now(UTC)),
-            duration_ms=milliseconds(time.monotonic() - self._clock),
+            started_at=format_timestamp(self._started_at),
+            finished_at=format_timestamp(datetime.now(UTC)),
+            duration_ms=self._elapsed_ms(),
             endpoint=self._endpoint,
             llm_type=self._llm_type,
             model=known.model,
             status=status,
-            prompt=asked.prompt,
-            system=asked.system,
-            options=asked.options,
-            format=asked.format,
-            think=asked.think,
+            prompt=request.prompt,
+            system=request.system,
+            options=request.options,
+            format=request.format,
+            think=request.think,
             response=response,
             thinking="".join(self._thinking) or None,
             error=error,
@@ -158,54 +160,84 @@ class Recorder:
             prompt_tokens=known.prompt_tokens,
             response_tokens=known.response_tokens,
             finish_reason=known.finish_reason,
-            tool_calls=self._tool_calls.whole(),
-            request=asked.request,
+            tool_calls=self._tool_calls.collect(),
+            request=request.body,
             client=self._client.address,
             user_agent=self._client.user_agent,
             trace_id=tracing.trace_id(),
-            prompt_chars=None if asked.prompt is None else len(asked.prompt),
+            prompt_chars=None if request.prompt is None else len(request.prompt),
             response_chars=len(response),
         )
         try:
             await self._log.append(self.entry)
         finally:
             metrics.count(self.entry)
-            tracing.describe(self.entry)
+            tracing.annotate_span(self.entry)
 
 
-@dataclass(frozen=True)
-class Recording:
-    """The chunks of an answer, and the recorder that they pass; None where nothing is kept."""
+class Recorder:
+    """Records the answers of this process, at most `limit` of them at a time."""
 
-    recorder: Recorder | None
-    chunks: AsyncGenerator[Chunk, None]
+    def __init__(self, log: JsonlLog, llm_type: str, limit: int) -> None:
+        metrics.IN_FLIGHT_LIMIT.set(limit)
+        self._log = log
+        self._llm_type = llm_type
+        self._limit = limit
+        self._tasks: set[asyncio.Task[Any]] = set()
 
     @property
-    def entry(self) -> LogEntry | None:
-        """The entry, once it is made; None where nothing is kept."""
-        return self.recorder.entry if self.recorder else None
+    def in_flight(self) -> int:
+        """How many answers are in flight."""
+        return len(self._tasks)
 
+    @asynccontextmanager
+    async def record(
+        self,
+        request: LoggedRequest,
+        chunks: AsyncGenerator[Chunk, None],
+        client: Client,
+        *,
+        id: str,
+        endpoint: str,
+    ) -> AsyncIterator[Recording]:
+        """Record an answer; however the block ends, what is left of the answer is ended too.
 
-@asynccontextmanager
-async def recording(
-    request: Request, asked: Asked, chunks: AsyncGenerator[Chunk, None]
-) -> AsyncIterator[Recording]:
-    """Let an answer begin; after the block, however it went, end what is left of it.
+        Raises:
+            LogUnavailableError: the log cannot be written, so the service is not even asked.
+            TooManyRequestsError: the limit is reached.
+        """
+        self._log.check()
+        with self._admit():
+            recording = Recording(
+                self._log,
+                request,
+                chunks,
+                client,
+                id=id,
+                endpoint=endpoint,
+                llm_type=self._llm_type,
+            )
+            async with aclosing(recording.chunks):
+                yield recording
 
-    Raises:
-        LogUnavailableError: the log cannot be written, so nothing is asked of the service.
-        TooManyRequestsError: the limit is reached.
-    """
-    state = request.state
-    state.log.check()
-    with state.in_flight.slot():
-        recorder = Recorder(
-            state.log,
-            asked,
-            state.client,
-            request_id=state.request_id,
-            endpoint=request.scope["route"].path,
-            llm_type=state.service.llm_type,
-        )
-        async with aclosing(recorder.record(chunks)) as passing:
-            yield Recording(recorder, passing)
+    @contextmanager
+    def _admit(self) -> Iterator[None]:
+        """Count the current task; raise `TooManyRequestsError` if there are too many."""
+        if len(self._tasks) >= self._limit:
+            raise TooManyRequestsError(
+                f"{self._limit} requests are in flight, as many as MINIVAULT_MAX_CONCURRENCY "
+                "allows; retry later"
+            )
+        task = asyncio.current_task()
+        assert task is not None
+        self._tasks.add(task)
+        try:
+            with metrics.IN_FLIGHT.track_inprogress():
+                yield
+        finally:
+            self._tasks.discard(task)
+
+    async def wait_until_idle(self) -> None:
+        """Wait until no answer is in flight."""
+        if self._tasks:
+            await asyncio.wait(self._tasks)

@@ -1,10 +1,12 @@
-"""Every setting of MiniVault: one class, read once from the environment at start.
+"""Every setting of MiniVault: one class, read once at the start.
 
-A value that is not allowed stops the start with one line that names the variable, the value and
-what is allowed; of a key no more than the name. An empty variable counts as unset, as Compose
-passes it for `${NAME:-}`.
+Settings come from the environment, and from `.env` beside this file where the environment does not
+set them. A value that is not allowed, or an unknown name, stops the start with one line that says
+what is allowed; a key is never printed. An empty variable counts as unset, as Compose passes it for
+`${NAME:-}`.
 """
 
+import difflib
 import ipaddress
 import os
 import re
@@ -14,6 +16,7 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 import httpx
+from dotenv import dotenv_values
 from pydantic import (
     AfterValidator,
     AliasChoices,
@@ -22,21 +25,25 @@ from pydantic import (
     PositiveInt,
     SecretStr,
     ValidationError,
+    field_validator,
 )
 from pydantic_core import ErrorDetails
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 PREFIX = "MINIVAULT_"
+ENV_FILE = Path(__file__).parent / ".env"
 OLLAMA_PORT = 11434
 MAX_PORT = 65535
 DEFAULT_PORTS = {"http": 80, "https": 443}
 THIS_MACHINE = {"": "127.0.0.1", "0.0.0.0": "127.0.0.1", "::": "::1"}
 HOST_NAME = re.compile(r"[a-z0-9_]([a-z0-9_.-]*[a-z0-9_])?")
 KEY = re.compile(r"[!-~]+")
+KUBERNETES = re.compile(PREFIX + r"(\w+_)?(SERVICE_(HOST|PORT\w*)|PORT|PORT_\d+_[A-Z]+\w*)")
+"""Variables that Kubernetes sets in every pod for a Service whose name begins with `minivault`."""
 
 
-def ollama_url(value: str) -> str:
-    """Return the base URL that one of `OLLAMA_HOST`'s forms means.
+def parse_ollama_url(value: str) -> str:
+    """Return the base URL for a value in one of the forms of `OLLAMA_HOST`.
 
     `host`, `:port`, `host:port`, a bare or bracketed IPv6 address, or a URL, as Ollama's own client
     reads them (`envconfig.Host`): the port is 11434, or the scheme's own where a scheme is given.
@@ -56,15 +63,15 @@ def ollama_url(value: str) -> str:
         port = url.port or (DEFAULT_PORTS[scheme] if separator else OLLAMA_PORT)
         if not 0 < port <= MAX_PORT or re.search(r"[\s?#]", rest):
             raise ValueError
-        url.host.encode("idna")  # what no resolver takes raises here
+        url.host.encode("idna")  # raises for a name that no resolver takes
         host = THIS_MACHINE.get(url.host, url.host)
         return str(url.copy_with(host=host, port=port)).rstrip("/")
     except (httpx.InvalidURL, KeyError, ValueError) as exc:
         raise ValueError("Input should be a host, host:port, or an http or https URL") from exc
 
 
-def host_names(value: object) -> object:
-    """Split a list of host names at its commas; raise ValueError where one is not a host name."""
+def split_host_names(value: object) -> object:
+    """Split a list of host names at its commas; raise ValueError if one is not a host name."""
     if not isinstance(value, str):
         return value
     names = frozenset(value.lower().replace(",", " ").split())
@@ -73,27 +80,27 @@ def host_names(value: object) -> object:
     return names
 
 
-def folder(path: Path) -> Path:
-    """Return the path made absolute, `~` being the home folder.
+def check_directory(path: Path) -> Path:
+    """Return the path made absolute, with the home directory for `~`.
 
     Raises:
-        ValueError: something else has that name, or no folder can be there.
+        ValueError: something else has that name, or no directory can be there.
     """
     try:
         path = path.expanduser().absolute()
         if not stat.S_ISDIR(path.stat().st_mode):
-            raise ValueError("Input should be a folder, and there is a file of that name")
+            raise ValueError("Input should be a directory, but there is a file of that name")
     except FileNotFoundError:
-        pass  # it is made when the log begins
+        pass  # the log makes it
     except OSError as exc:
-        raise ValueError(f"Input should be a folder that can be used: {exc.strerror}") from exc
+        raise ValueError(f"Input should be a directory that can be used: {exc.strerror}") from exc
     except RuntimeError as exc:
-        raise ValueError(f"Input should be a folder: {exc}") from exc
+        raise ValueError(f"Input should be a directory: {exc}") from exc
     return path
 
 
-def bearer_key(key: SecretStr) -> SecretStr:
-    """Return the key without white space around it, as a mounted secret's file ends in a newline.
+def check_bearer_key(key: SecretStr) -> SecretStr:
+    """Return the key without white space around it: a mounted secret often ends in a newline.
 
     Raises:
         ValueError: no `Authorization` header can carry it.
@@ -105,25 +112,29 @@ def bearer_key(key: SecretStr) -> SecretStr:
 
 
 Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
-Key = Annotated[SecretStr, AfterValidator(bearer_key)]
+Key = Annotated[SecretStr, AfterValidator(check_bearer_key)]
 
 
 class Settings(BaseSettings):
-    """What can be set, each as the environment variable `MINIVAULT_<NAME>`; frozen once read."""
+    """The settings, each with the environment variable `MINIVAULT_<NAME>`; frozen once read."""
 
     model_config = SettingsConfigDict(
-        env_prefix=PREFIX, env_ignore_empty=True, frozen=True, populate_by_name=True
+        env_prefix=PREFIX,
+        env_ignore_empty=True,
+        extra="ignore",  # of `.env`, which may set other programs' variables too
+        frozen=True,
+        populate_by_name=True,
     )
 
-    llm_service: Literal["stubbed", "ollama"] = Field("stubbed", description="what answers")
-    ollama_base_url: Annotated[str, AfterValidator(ollama_url)] = Field(
+    llm_service: Literal["stubbed", "ollama"] = Field(
+        "stubbed", description="the service that answers"
+    )
+    ollama_base_url: Annotated[str, AfterValidator(parse_ollama_url)] = Field(
         f"http://localhost:{OLLAMA_PORT}",
         validation_alias=AliasChoices(f"{PREFIX}OLLAMA_BASE_URL", "OLLAMA_HOST"),
         description="where Ollama listens",
     )
-    ollama_model: str = Field("tinyllama", description="the model where a request names none")
-    ollama_start: str = Field("ollama serve", description="the command that starts Ollama there")
-    ollama_pull: str = Field("ollama pull", description="the command that gets a model there")
+    ollama_model: str = Field("tinyllama", description="the model if a request names none")
     connect_timeout: Seconds = Field(5, description="seconds to reach Ollama")
     first_token_timeout: Seconds = Field(
         300, description="seconds to the first token, model load included"
@@ -132,7 +143,7 @@ class Settings(BaseSettings):
     stub_delay: float = Field(
         0.03, ge=0, allow_inf_nan=False, description="seconds between two chunks of the stub"
     )
-    log_dir: Annotated[Path, AfterValidator(folder)] = Field(
+    log_dir: Annotated[Path, AfterValidator(check_directory)] = Field(
         Path("logs"), validate_default=True, description="where the daily files go"
     )
     log_fsync: bool = Field(
@@ -140,46 +151,69 @@ class Settings(BaseSettings):
     )
     log_timeout: Seconds = Field(5, description="seconds that a write to the log may take")
     log_content: Literal["full", "metadata"] = Field(
-        "full", description="metadata leaves texts out and keeps their lengths"
+        "full", description="metadata: keep lengths, not texts"
     )
     log_retention_days: int = Field(
-        0, ge=0, le=36_500, description="days that a file is kept, 0 for ever"
+        0, ge=0, le=36_500, description="days that a file is kept, 0 for all"
     )
-    log_key: Key | None = Field(None, description="the key that reading the log over HTTP wants")
+    log_key: Key | None = Field(None, description="the key for reading the log over HTTP")
     gateway: bool = Field(True, description="true or false: serve Ollama's own interfaces too")
     client_timeout: Annotated[float, Field(gt=0, le=86400)] = Field(
-        300, description="seconds that a client may take nothing of its answer"
+        300, description="seconds that a client may read nothing of its answer"
     )
     max_body_bytes: PositiveInt = Field(20_971_520, description="the largest request body")
-    max_concurrency: PositiveInt = Field(256, description="generations in flight at a time")
+    max_concurrency: PositiveInt = Field(256, description="requests that are answered at a time")
     api_key: Key | None = Field(None, description="the key that requests must carry")
-    allowed_hosts: Annotated[frozenset[str], NoDecode, BeforeValidator(host_names)] = Field(
-        frozenset(), description="names beyond localhost that a Host header may carry"
+    allowed_hosts: Annotated[frozenset[str], NoDecode, BeforeValidator(split_host_names)] = Field(
+        frozenset(), description="names beside localhost that a Host header may have"
     )
 
+    @field_validator("*", mode="before")
+    @classmethod
+    def strip(cls, value: object) -> object:
+        """Return the value without white space around it, such as the CR of a Windows line end."""
+        return value.strip() if isinstance(value, str) else value
 
-def variable_of(setting: str) -> str:
-    """Return the environment variable that the setting was read from, in the letters it was set."""
+
+def find_variable(setting: str) -> str:
+    """Return the environment variable that the setting was read from, spelt as it was set."""
     names = [PREFIX + setting.upper()]
     if setting == "ollama_base_url":
         names.append("OLLAMA_HOST")
-    set_ones = {name.upper(): name for name, value in os.environ.items() if value}
-    return next((set_ones[name] for name in names if name in set_ones), names[0])
+    spellings = {name.upper(): name for name, value in os.environ.items() if value}
+    return next((spellings[name] for name in names if name in spellings), names[0])
 
 
-def problem(error: ErrorDetails) -> str:
-    """Return what is wrong with a setting, naming the variable, the value and what is allowed."""
+def describe_problem(error: ErrorDetails) -> str:
+    """Return what is wrong with a setting: its variable, the value and what is allowed."""
     setting = str(error["loc"][0]).lower().removeprefix(PREFIX.lower())
     value = "(hidden)" if setting.endswith("_key") else repr(error["input"])
     reason = error["msg"].removeprefix("Value error, ")
     meaning = Settings.model_fields[setting].description
-    return f"{variable_of(setting)}={value}: {reason} ({meaning})"
+    return f"{find_variable(setting)}={value}: {reason} ({meaning})"
+
+
+def describe_unknown(variable: str, known: list[str]) -> str:
+    """Return what is wrong with a variable that is no setting's, and the most similar one."""
+    similar = difflib.get_close_matches(variable.upper(), known, n=1)
+    return f"{variable} is not a setting" + "".join(f"; did you mean {name}?" for name in similar)
 
 
 def load_settings() -> Settings:
-    """Read the settings from the environment; exit with status 1 and one line where one is bad."""
+    """Read the settings; exit with status 1 and one line if something is wrong with them."""
+    known = [PREFIX + name.upper() for name in Settings.model_fields]
+    problems = [
+        describe_unknown(variable, known)
+        for variable in {**os.environ, **dotenv_values(ENV_FILE)}
+        if variable.upper().startswith(PREFIX)
+        and variable.upper() not in known
+        and not KUBERNETES.fullmatch(variable)
+    ]
+    settings = None
     try:
-        return Settings()
+        settings = Settings(_env_file=ENV_FILE)
     except ValidationError as exc:
-        problems = map(problem, exc.errors(include_url=False))
+        problems += map(describe_problem, exc.errors(include_url=False))
+    if problems or not settings:
         sys.exit("MiniVault cannot start: " + "; ".join(problems))
+    return settings

@@ -68,11 +68,13 @@ def served(app: str, checkout: Path = ROOT) -> list[str]:
         NotStartedError: the README has no such command.
     """
     readme = (checkout / "README.md").read_text()
-    command = re.search(r"```sh\n.*uvicorn app:app(.*)\n", readme)
+    command = re.search(r"```sh\n.*(python app.py|uvicorn app:app)(.*)\n", readme)
     if not command:
         raise NotStartedError("the README has no command that serves")
-    options = ["--app-dir", str(checkout), *shlex.split(command[1]), "--no-access-log"]
-    return [sys.executable, "-m", "uvicorn", app, *options]
+    options = [*shlex.split(command[2]), "--app-dir", str(checkout), "--no-access-log"]
+    if command[1] == "python app.py":
+        return [sys.executable, str(checkout / "app.py"), app, *options]
+    return [sys.executable, "-m", "uvicorn", app, *options]  # until 2026-11-28
 
 
 def nginx_program() -> str | None:

@@ -1,10 +1,10 @@
-"""The container's start: leave root, wait for the model, become uvicorn.
+"""The container's start: leave root, wait for the model, serve.
 
-A stop is quick and ends in status 0 from the first moment on. For that everything happens in one
-process: between a program and the next that it executes, a signal finds no handler.
+A stop is quick and ends in status 0 from the first moment on. So all of it is one process: between
+a program and the next one that it executes, a signal has no handler.
 
-Only at run time can it be seen whose the mounted log folder is; so the container may start as root,
-and nothing beyond this file runs as root.
+Who owns the mounted log directory is known at run time only. So the container may start as root;
+nothing but this file runs as root.
 """
 
 import os
@@ -16,17 +16,17 @@ from pathlib import Path
 
 
 def leave_root(log_dir: Path, user: str) -> None:
-    """Become the log folder's owner, who can read its 0600 files then; the given user if root.
+    """Become the owner of the log directory, who can read its 0600 files; `user` if that is root.
 
     Raises:
-        OSError: the folder is not there and cannot be made.
+        OSError: the directory does not exist and cannot be made.
     """
     log_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
     uid, gid = log_dir.stat().st_uid, log_dir.stat().st_gid
     account = pwd.getpwnam(user)
     if uid == 0 and Path("/proc/self/uid_map").read_text().split()[1] != "0":
-        return  # a rootless engine's root is the host's user
-    if uid in (0, account.pw_uid):  # root's checkout, where root may have written a log as well
+        return  # the root of a rootless engine is the host's user
+    if uid in (0, account.pw_uid):  # root's checkout, in which root may have written a log before
         uid, gid = account.pw_uid, account.pw_gid
         with suppress(PermissionError):  # a file system without owners
             for path in (log_dir, *log_dir.glob("*.jsonl"), *log_dir.glob(".key")):
@@ -37,7 +37,7 @@ def leave_root(log_dir: Path, user: str) -> None:
 
 
 def start(arguments: list[str]) -> None:
-    """Serve with these arguments of uvicorn's as soon as a prompt would be answered."""
+    """Serve with these options of uvicorn's as soon as a prompt would be answered."""
     for number in (signal.SIGINT, signal.SIGTERM):
         # not sys.exit: raised in a callback of the import system, it would be swallowed
         signal.signal(number, lambda *_: os._exit(0))
@@ -48,6 +48,7 @@ def start(arguments: list[str]) -> None:
 
     from deploy.wait_for_model import wait_for_model
     from settings import load_settings
+    from web.server import LOG_CONFIG, serve
 
     settings = load_settings()
     if os.getuid() == 0:
@@ -55,10 +56,10 @@ def start(arguments: list[str]) -> None:
             leave_root(settings.log_dir, "minivault")
         except OSError as exc:
             sys.exit(f"MiniVault cannot start: MINIVAULT_LOG_DIR cannot be made: {exc}")
-    log_config = os.environ.get("UVICORN_LOG_CONFIG") or uvicorn.config.LOGGING_CONFIG
-    uvicorn.Config("app:app", log_config=log_config)  # sets up logging for the wait as well
+    log_config = os.environ.get("UVICORN_LOG_CONFIG") or LOG_CONFIG
+    uvicorn.Config("app:app", log_config=log_config)  # sets up logging, for the wait as well
     asyncio.run(wait_for_model(settings))
-    uvicorn.main(arguments)
+    serve(settings, arguments)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """The wait for the model: Ollama is healthy long before its first pull ends.
 
-So the service itself waits, and opens its port when a prompt would be answered.
+So the service waits itself, and opens its port when a prompt would be answered.
 """
 
 import asyncio
@@ -11,12 +11,12 @@ from settings import Settings
 
 RETRY_SECONDS = 2
 
-logger = logging.getLogger("uvicorn.error")
+diagnostics = logging.getLogger("minivault")
 
 
 async def wait_for_model(settings: Settings) -> None:
-    """Return when the service could answer; say what it waits for, each reason once."""
-    said = ""
+    """Return when the service could answer; print what it waits for, each reason once."""
+    printed = ""
     async with create_llm_service(settings) as service:
         while True:
             try:
@@ -25,7 +25,7 @@ async def wait_for_model(settings: Settings) -> None:
                 reason = f"Ollama has the model {service.model}"
             except LLMServiceError as exc:
                 reason = f"Ollama answers ({exc})"
-            if reason != said:
-                logger.info("MiniVault starts when %s", reason)
-                said = reason
+            if reason != printed:
+                diagnostics.info("MiniVault starts when %s", reason)
+                printed = reason
             await asyncio.sleep(RETRY_SECONDS)

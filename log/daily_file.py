@@ -1,9 +1,9 @@
-"""The day's file: the one place where the log meets the operating system.
+"""The day's file: where the log meets the operating system.
 
 The invariant: every write happens under the lock of the file that has the day's name at that
-moment, and starts on a line of its own. Whatever tore the last line (a crash, a worker killed in
-mid-write, an editor), its bytes stay where they are and the next entry does not join them; what a
-full disk left of our own write is taken back.
+moment, and begins on a line of its own. A torn last line (after a crash, a kill in mid-write, an
+editor) stays as it is and the next entry does not continue it. What a full disk left of our own
+write is removed again.
 """
 
 import errno
@@ -17,11 +17,25 @@ from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
-DAY = re.compile(r"\d{4}-\d{2}-\d{2}")
+DAILY_FILE = re.compile(r"(\d{4}-\d\d-\d\d)\.jsonl")
+
+
+def day_path(directory: Path, day: str) -> Path:
+    """Return the path of the file of a day, `YYYY-MM-DD`."""
+    return directory / f"{day}.jsonl"
+
+
+def list_days(directory: Path) -> list[str]:
+    """Return the days that the directory has files of, the first one first; none without it."""
+    try:
+        names = os.listdir(directory)
+    except OSError:
+        return []
+    return sorted(match[1] for name in names if (match := DAILY_FILE.fullmatch(name)))
 
 
 class DailyFile:
-    """The day's file in a folder, made where it is not there, 0600 in a folder made 0700.
+    """The file of a day in a directory; both are made if absent, 0600 in 0700.
 
     `system` is the `os` module or, in tests, something that fails like it.
     """
@@ -35,14 +49,14 @@ class DailyFile:
 
     @contextmanager
     def locked(self, day: str) -> Iterator[None]:
-        """Hold the lock of the file that has the day's name; raise OSError where there is none."""
+        """Hold the lock of the file with the day's name; raise OSError if it cannot be opened."""
         while True:
             fd = self._open(day)
             with suppress(OSError):  # a file system without locks still appends whole writes
                 fcntl.flock(fd, fcntl.LOCK_EX)
             if self._is_in_place():
                 break
-            self.close()  # moved away while we waited for the lock, which goes with it
+            self.close()  # it was moved while we waited for its lock
         try:
             yield
         finally:
@@ -50,10 +64,10 @@ class DailyFile:
                 fcntl.flock(fd, fcntl.LOCK_UN)
 
     def append(self, lines: list[bytes]) -> tuple[int, int]:
-        """Append lines to the locked file; return how many fit, and how many bytes there was room.
+        """Append lines to the locked file; return how many fit, and how many bytes were written.
 
-        A torn last line is closed first; with no lines that is all that happens. What was written
-        of a line that does not fit is taken back.
+        A torn last line is ended first, also where there are no lines. What was written of a line
+        that does not fit is removed.
 
         Raises:
             OSError: nothing was written.
@@ -65,7 +79,7 @@ class DailyFile:
         data = head + b"".join(lines)
         taken = self._system.write(fd, data) if data else 0
         ends = [len(head) + end for end in accumulate(map(len, lines))]
-        # a line that lacks but its end counts: it cannot always be taken back, nor stand twice
+        # a line without its last byte counts: it cannot always be removed, nor be written twice
         fit = sum(end - 1 <= taken for end in ends)
         if taken < len(data):
             with suppress(OSError):
@@ -75,7 +89,7 @@ class DailyFile:
         return fit, taken
 
     def sync(self) -> None:
-        """Force what was appended to the disk itself, where that is asked for."""
+        """Force what was appended to the disk itself, with `fsync`."""
         if self._fsync and self._fd is not None:
             # macOS has no fdatasync
             getattr(self._system, "fdatasync", self._system.fsync)(self._fd)
@@ -88,19 +102,19 @@ class DailyFile:
                 self._system.close(fd)
 
     def remove_before(self, day: str) -> Iterator[Path]:
-        """Remove the files of days before this one, and yield each that is gone by our doing.
+        """Remove the files of days before this one, and yield each that was removed here.
 
-        Nothing else of the folder, and no link; another worker may be at the same.
+        Nothing else in the directory, and no link. Another worker may do the same.
         """
-        for path in sorted(self.directory.glob("*.jsonl")):
-            if DAY.fullmatch(path.stem) and path.stem < day:
+        for path in (day_path(self.directory, old) for old in list_days(self.directory)):
+            if path.stem < day:
                 with suppress(FileNotFoundError):
                     if stat.S_ISREG(path.lstat().st_mode):
                         path.unlink()
                         yield path
 
     def _open(self, day: str) -> int:
-        path = self.directory / f"{day}.jsonl"
+        path = day_path(self.directory, day)
         if self._fd is not None and path == self.path and self._is_in_place():
             return self._fd
         self.close()
@@ -109,33 +123,33 @@ class DailyFile:
         try:
             self._fd = self._system.open(path, flags, 0o600)
         except FileNotFoundError:
-            self._make_folder()
+            self._make_directory()
             self._fd = self._system.open(path, flags, 0o600)
         if not stat.S_ISREG(self._system.fstat(self._fd).st_mode):
             self.close()
             raise OSError(errno.EINVAL, "it is not a regular file")
-        if self._fsync:  # a new file is safe only with its name in the folder
-            self._sync_folder(self.directory)
-            self._sync_folder(self.directory.parent)
+        if self._fsync:  # a new file is safe only when its directory is
+            self._sync_directory(self.directory)
+            self._sync_directory(self.directory.parent)
         return self._fd
 
-    def _make_folder(self) -> None:
-        folders = [self.directory, *self.directory.parents]
-        made = [folder for folder in folders if not folder.exists()]
+    def _make_directory(self) -> None:
+        ancestors = [self.directory, *self.directory.parents]
+        missing = [directory for directory in ancestors if not directory.exists()]
         self._system.makedirs(self.directory, mode=0o700, exist_ok=True)
-        for folder in made if self._fsync else ():
-            self._sync_folder(folder.parent)
+        for directory in missing if self._fsync else ():
+            self._sync_directory(directory.parent)
 
     def _is_in_place(self) -> bool:
         try:
-            there, here = self._system.stat(self.path), self._system.fstat(self._fd)
+            named, opened = self._system.stat(self.path), self._system.fstat(self._fd)
         except OSError:
             return False
-        return (there.st_dev, there.st_ino) == (here.st_dev, here.st_ino)
+        return (named.st_dev, named.st_ino) == (opened.st_dev, opened.st_ino)
 
-    def _sync_folder(self, folder: Path) -> None:
-        with suppress(PermissionError):  # somebody else's, who may not let it be read
-            fd = self._system.open(folder, os.O_RDONLY)
+    def _sync_directory(self, directory: Path) -> None:
+        with suppress(PermissionError):  # another user's, which may not be readable
+            fd = self._system.open(directory, os.O_RDONLY)
             try:
                 self._system.fsync(fd)
             finally:

@@ -1,4 +1,4 @@
-"""The log's entry: one request and what came of it, and its line of JSON."""
+"""The log's entry: one request and its answer, as a line of JSON."""
 
 import json
 from dataclasses import asdict, dataclass, replace
@@ -7,10 +7,13 @@ from typing import Any, Literal
 
 from pydantic_core import to_json
 
+Status = Literal["ok", "cancelled", "error"]
+"""How a request ended: complete, left by its client or by a stop, or failed."""
+
 
 @dataclass(slots=True)
 class LogEntry:
-    """One request and what came of it; the keys of a line, in their order."""
+    """One request and its answer; the keys of a line, in their order."""
 
     id: str
     started_at: str
@@ -19,7 +22,7 @@ class LogEntry:
     endpoint: str
     llm_type: str
     model: str | None
-    status: Literal["ok", "cancelled", "error"]
+    status: Status
     prompt: str | None
     system: str | None
     options: dict[str, Any] | None
@@ -42,44 +45,46 @@ class LogEntry:
     response_chars: int | None = None
 
     def without_texts(self) -> "LogEntry":
-        """Return the entry without what was asked and answered, and without words that quote it."""
-        texts = ("prompt", "system", "response", "thinking", "tool_calls", "request")
+        """Return the entry without its texts, and without an error message that may quote them."""
+        names = ("prompt", "system", "response", "thinking", "tool_calls", "request")
         quoting = ("error",) if self.status == "error" else ()
-        left_out: dict[str, Any] = dict.fromkeys((*texts, *quoting))
-        return replace(self, **left_out)
+        removed: dict[str, Any] = dict.fromkeys((*names, *quoting))
+        return replace(self, **removed)
 
     @property
     def day(self) -> str:
         """The UTC day on which the answer was finished, `YYYY-MM-DD`."""
         return self.finished_at[:10]
 
-    def line(self) -> bytes:
-        """Return the entry as a line of JSON."""
+    def to_line(self) -> bytes:
+        """Return the entry as a line of JSON, which Python's text files take for one line too."""
         sent = self.request if isinstance(self.request, bytes) else None
         entry = replace(self, request=None) if sent else self
         try:
             line = to_json(entry, inf_nan_mode="null")
-        except ValueError:  # text that is not Unicode, as in a file's name: \u escapes carry it
+        except (
+            ValueError
+        ):  # a text that is not Unicode, as a file's name can be: \u escapes carry it
             line = json.dumps(asdict(entry), separators=(",", ":")).encode()
         if not sent:
-            return one_line(line) + b"\n"
-        # the last of its kind: behind it there is no object that could hold another
+            return escape_line_ends(line) + b"\n"
+        # the last one: no key behind it holds an object
         before, key, after = line.rpartition(b'"request":')
-        # between JSON's tokens both are white space, and Python's text files end a line at either
+        # both are white space between JSON's tokens, and both end a line
         sent = sent.replace(b"\n", b" ").replace(b"\r", b" ")
         parts = (before, key, sent, after.removeprefix(b"null"), b"\n")
-        return b"".join(map(one_line, parts))  # a large join lets other threads run meanwhile
+        return b"".join(map(escape_line_ends, parts))  # a large join lets other threads run
 
 
-def one_line(data: bytes) -> bytes:
-    """Return JSON without the three characters at which Python, unlike JSON, ends a line too."""
+def escape_line_ends(data: bytes) -> bytes:
+    """Return JSON with the three characters escaped at which only Python also ends a line."""
     for character in ("\u2028", "\u2029", "\x85"):
         encoded = character.encode()
-        if encoded[:1] in data:  # a single byte is looked for many times faster
+        if encoded[:1] in data:  # to find a single byte is many times faster
             data = data.replace(encoded, b"\\u%04x" % ord(character))
     return data
 
 
-def timestamp(moment: datetime) -> str:
-    """Return the moment as RFC 3339 in UTC with microseconds."""
-    return moment.astimezone(UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
+def format_timestamp(time: datetime) -> str:
+    """Return the time as RFC 3339 has it, in UTC with microseconds."""
+    return time.astimezone(UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")

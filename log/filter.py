@@ -1,8 +1,8 @@
-"""Which entries of the log are meant, and how their lines are told from the others'.
+"""Which entries of the log are wanted, and how their lines are told from the others.
 
-A deliberate oddity: text is looked for twice. A regular expression over the raw bytes (RE2, which
-reads every byte once) names the few lines that may hold it, however JSON wrote it there; only these
-are parsed and looked into.
+A deliberate oddity: a text is searched for twice. A regular expression over the raw bytes (RE2,
+which reads every byte once) finds the few lines that may contain it, however JSON wrote it; only
+these are parsed and searched in detail.
 """
 
 from collections import defaultdict
@@ -13,24 +13,25 @@ from typing import Any
 
 import re2  # type: ignore[import-untyped]
 
-SEARCHED = ("prompt", "system", "request", "response", "thinking", "tool_calls", "error")
-PATTERN_LENGTH = 32  # characters of a long text that are looked for in the raw bytes
-FOLDING_PIECE = 1 << 20  # characters; folding takes twelve bytes for each
+SEARCHED_KEYS = ("prompt", "system", "request", "response", "thinking", "tool_calls", "error")
+PATTERN_LENGTH = 32  # characters of a long text that the pattern has
+FOLDING_LENGTH = 1 << 20  # characters; folding takes twelve bytes for each
 LAST_FOLDED = 0x1E943  # Unicode's last letter that has a case
 SHORT_ESCAPES = dict(zip('"\\/\b\f\n\r\t', ('"', r"\\", "/", *"bfnrt"), strict=True))
 
 
 @dataclass(frozen=True)
 class Filter:
-    """Which entries are meant; what is empty or None asks for nothing."""
+    """Which entries are wanted; what is empty or None excludes nothing."""
 
     q: str = ""
-    """Text in what was asked or answered, whatever its case."""
+    """Text in the request or the answer, case ignored."""
     exact: dict[str, str] = field(default_factory=dict)
-    """Keys and the values that they have to have."""
+    """Keys and their values."""
     since: str | None = None
     until: str | None = None
-    """The first moment of `finished_at`, and the first one after the last, as the log writes it."""
+    """The first `finished_at` that is wanted, and the first one after the last, as the log has
+    timestamps."""
 
     def includes_day(self, day: str) -> bool:
         """Return whether the day's file can hold such entries."""
@@ -44,33 +45,37 @@ class Filter:
             all(entry.get(key) == value for key, value in self.exact.items())
             and (not self.since or self.since <= finished_at)
             and (not self.until or finished_at < self.until)
-            and (not self.q or any(holds(text, self.q.casefold()) for text in texts(entry)))
+            and (not self.q or self._matches_text(entry))
         )
 
+    def _matches_text(self, entry: dict[str, Any]) -> bool:
+        folded = self.q.casefold()
+        return any(contains_folded(text, folded) for text in collect_texts(entry))
+
     def pattern(self) -> Any:
-        """Return what every line of such an entry matches, None where nothing can be said."""
-        sought = max([self.q, *self.exact.values()], key=len)
-        return json_pattern(sought) if sought else None
+        """Return a pattern that is found in every line of such an entry, None if there is none."""
+        text = max([self.q, *self.exact.values()], key=len)
+        return compile_json_pattern(text) if text else None
 
 
-def texts(entry: dict[str, Any]) -> Iterator[str]:
-    """Yield every text of what was asked and answered."""
-    left = [entry.get(key) for key in SEARCHED]
-    while left:
-        value = left.pop()
+def collect_texts(entry: dict[str, Any]) -> Iterator[str]:
+    """Yield every text of the request and of the answer."""
+    values = [entry.get(key) for key in SEARCHED_KEYS]
+    while values:
+        value = values.pop()
         if isinstance(value, str):
             yield value
         elif isinstance(value, dict):
-            left += value.values()
+            values += value.values()
         elif isinstance(value, list):
-            left += value
+            values += value
 
 
-def holds(text: str, folded: str) -> bool:
-    """Return whether the text holds the other one, which is folded, whatever the case."""
+def contains_folded(text: str, folded: str) -> bool:
+    """Return whether the text contains a case-folded one, case ignored."""
     return any(
-        folded in text[start : start + FOLDING_PIECE + len(folded)].casefold()
-        for start in range(0, len(text), FOLDING_PIECE)
+        folded in text[start : start + FOLDING_LENGTH + len(folded)].casefold()
+        for start in range(0, len(text), FOLDING_LENGTH)
     )
 
 
@@ -87,11 +92,11 @@ def foldings() -> tuple[dict[str, list[str]], set[str]]:
     return sources, pairs
 
 
-def json_pattern(text: str) -> Any:
+def compile_json_pattern(text: str) -> Any:
     """Return a pattern for the text in JSON's raw bytes, whatever its case and its escapes.
 
-    It finds a little more than the text: a "strasse" also where "strase" stands, since "ß" is one
-    character; several backslashes for one, as in a string that itself holds JSON.
+    It finds a little more than the text: for "strasse" also "strase", since "ß" is one character;
+    several backslashes for one, as in a string that contains JSON itself.
     """
     folded = text.casefold()[:PATTERN_LENGTH]
     sources, pairs = foldings()
@@ -107,6 +112,6 @@ def json_pattern(text: str) -> Any:
 
 
 def unicode_escape(char: str) -> str:
-    r"""Return a pattern for the character as `\uXXXX`, as two of these beyond 16 bits."""
+    r"""Return a pattern for the character as `\uXXXX`, two of these beyond 16 bits."""
     units = char.encode("utf-16-be", "surrogatepass").hex()
     return "".join(r"\\+u" + units[at : at + 4] for at in range(0, len(units), 4))

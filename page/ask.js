@@ -57,7 +57,7 @@ function facts({ state, started, first, pieces, done }) {
   const speed = short(rate({ response_tokens: tokens, duration_ms: all, ttft_ms: first }));
   return [state, done ? visible(done.model, 100) : "", `first token ${duration(Math.round(first))}`,
     about + count(tokens, "token"), speed && `${about}${speed} tokens/s`,
-    `${duration(Math.round(all))} in all`].filter(Boolean).join(" · ");
+    `${duration(Math.round(all))} in total`].filter(Boolean).join(" · ");
 }
 
 function take(progress, { thinking, response }) {
@@ -77,7 +77,7 @@ async function read(asked, progress, signal) {
     if (piece.event === "done") progress.done = piece;
     else take(progress, piece);
   }
-  if (!progress.done) throw new Error("The connection broke before the answer was whole.");
+  if (!progress.done) throw new Error("The connection broke before the answer was complete.");
 }
 
 async function run(asked) {

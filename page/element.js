@@ -48,7 +48,7 @@ export function passage(value, kind = "") {
 export async function copy(text, { target }) {
   const label = target.textContent;
   const copied = navigator.clipboard?.writeText(text) ?? Promise.reject();
-  target.textContent = await copied.then(() => "Copied", () => "The browser does not let it");
+  target.textContent = await copied.then(() => "Copied", () => "The browser does not allow it");
   setTimeout(() => { target.textContent = label; }, 1500);
 }
 

@@ -15,7 +15,7 @@ function showTimes({ ttft_ms: first, duration_ms: all }) {
   const known = typeof first === "number";
   $(".waiting", whole).style.flexGrow = known ? first / all : 0;
   $(".streaming", whole).style.flexGrow = known ? 1 - first / all : 1;
-  $(".times p", whole).textContent = !known ? `${duration(all)} in all`
+  $(".times p", whole).textContent = !known ? `${duration(all)} in total`
     : `first token after ${duration(first)}, then ${duration(all - first)} of streaming`;
 }
 

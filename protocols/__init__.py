@@ -1,1 +1,1 @@
-"""What Ollama's interfaces mean: what a request asks, an answer says, an error looks like."""
+"""What Ollama's interfaces mean: requests, answers and errors, a file a provider."""

@@ -1,11 +1,11 @@
-"""What the service counts, for Prometheus (`GET /metrics`).
+"""Metrics for Prometheus (`GET /metrics`).
 
 Names are those of OpenTelemetry's conventions for servers of language models where there are any,
 https://opentelemetry.io/docs/specs/semconv/gen-ai/gen-ai-metrics/, and `minivault_…` elsewhere.
 Everything is counted once a request or once a write, nothing once a token.
 
-With several workers each counts for itself, in files of the folder that PROMETHEUS_MULTIPROC_DIR
-names, and any of them answers for all.
+Several workers count in files of the directory that PROMETHEUS_MULTIPROC_DIR names, and any of them
+answers for all.
 """
 
 import multiprocessing
@@ -19,44 +19,44 @@ from prometheus_client.exposition import choose_encoder
 from prometheus_client.multiprocess import MultiProcessCollector, mark_process_dead
 
 from log.entry import LogEntry
-from upstream.reader import listed_name
+from upstream.model_names import canonical_name
 
 MAX_MODELS = 50
-"""How many models have a label of their own."""
+"""How many models get a label of their own."""
 
 OTHER = "other"
 
 prometheus_client.disable_created_metrics()  # type: ignore[no-untyped-call]
-if SHARED_FOLDER := os.environ.get("PROMETHEUS_MULTIPROC_DIR"):
-    Path(SHARED_FOLDER).mkdir(parents=True, exist_ok=True)
+if SHARED_DIRECTORY := os.environ.get("PROMETHEUS_MULTIPROC_DIR"):
+    Path(SHARED_DIRECTORY).mkdir(parents=True, exist_ok=True)
 
 REQUESTS = Counter(
     "minivault_requests_total",
-    "Requests that reached the service behind, as their entry in the log has them.",
+    "Requests with an entry in the log, by its status.",
     ["endpoint", "model", "status"],
 )
 IN_FLIGHT = Gauge(
     "minivault_requests_in_flight",
-    "Generations under way.",
+    "Requests that are being answered.",
     multiprocess_mode="livesum",
 )
 IN_FLIGHT_LIMIT = Gauge(
     "minivault_requests_in_flight_limit",
-    "MINIVAULT_MAX_CONCURRENCY: how many generations there may be, one more is refused.",
+    "MINIVAULT_MAX_CONCURRENCY: the most requests that are answered at a time.",
     multiprocess_mode="livesum",
 )
 UNREACHABLE = Counter(
     "minivault_ollama_unreachable_total",
-    "How often a request, or a look at /ready, did not reach Ollama.",
+    "How often Ollama could not be reached, by a request or by /ready.",
 )
 TOKENS = Counter(
     "minivault_tokens_total",
-    "Tokens as the service behind counts them, of prompts (input) and answers (output).",
+    "Tokens as Ollama counts them, of prompts (input) and answers (output).",
     ["endpoint", "model", "type"],
 )
 DURATION = Histogram(
     "gen_ai_server_request_duration_seconds",
-    "From a request to the end of its answer, whole or not.",
+    "From a request to the end of its answer, complete or not.",
     ["endpoint", "model"],
     buckets=[
         *(0.01, 0.02, 0.04, 0.08, 0.16, 0.32, 0.64, 1.28, 2.56, 5.12, 10.24, 20.48, 40.96, 81.92),
@@ -65,7 +65,7 @@ DURATION = Histogram(
 )
 FIRST_TOKEN = Histogram(
     "gen_ai_server_time_to_first_token_seconds",
-    "From a request to the first token of an answer that became whole.",
+    "From a request to the first token of a complete answer.",
     ["endpoint", "model"],
     buckets=[
         *(0.001, 0.005, 0.01, 0.02, 0.04, 0.06, 0.08, 0.1, 0.25, 0.5, 0.75, 1, 2.5, 5, 7.5, 10),
@@ -74,7 +74,7 @@ FIRST_TOKEN = Histogram(
 )
 PER_TOKEN = Histogram(
     "gen_ai_server_time_per_output_token_seconds",
-    "Between two tokens of an answer that became whole, on average.",
+    "Between two tokens of a complete answer, on average.",
     ["endpoint", "model"],
     buckets=[0.01, 0.025, 0.05, 0.075, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.75, 1, 2.5],
 )
@@ -82,7 +82,7 @@ LOG_ENTRIES = Counter("minivault_log_entries_total", "Entries written to the log
 LOG_BYTES = Counter("minivault_log_bytes_total", "Bytes written to the log.")
 LOG_WRITE = Histogram(
     "minivault_log_write_duration_seconds",
-    "What one write to the log took, with its lock, and with its fsync where that is asked for.",
+    "How long one write to the log took, its lock and its fsync included.",
     buckets=[0.00001, 0.00005, 0.0001, 0.0005, 0.001, 0.005, 0.01, 0.05, 0.1, 0.5, 1, 5, 30],
 )
 LOG_FAILURES = Counter("minivault_log_failures_total", "Writes to the log that failed.")
@@ -96,15 +96,15 @@ _models: set[str] = set()
 
 
 class NotSharedError(Exception):
-    """Several workers count, each for itself, and no folder was named where they can share it."""
+    """There are several workers and no directory in which they could share what they count."""
 
 
 def model_label(model: str | None, *, is_known: bool) -> str:
-    """Return a model's name as Ollama lists it, `other` for what has none and for too many.
+    """Return a model's name as Ollama lists it; `other` without a name, or with too many of them.
 
-    Clients name models as they like: only one that has answered is known to be there.
+    Clients name models as they like: only one that has answered is known to exist.
     """
-    name = listed_name(model) if model else OTHER
+    name = canonical_name(model) if model else OTHER
     if is_known and len(_models) < MAX_MODELS:
         _models.add(name)
     return name if name in _models else OTHER
@@ -112,13 +112,13 @@ def model_label(model: str | None, *, is_known: bool) -> str:
 
 def count(entry: LogEntry) -> None:
     """Count a request that has ended."""
-    is_whole = entry.status == "ok"
-    model = model_label(entry.model, is_known=is_whole)
+    is_complete = entry.status == "ok"
+    model = model_label(entry.model, is_known=is_complete)
     REQUESTS.labels(entry.endpoint, model, entry.status).inc()
     DURATION.labels(entry.endpoint, model).observe(entry.duration_ms / 1000)
     TOKENS.labels(entry.endpoint, model, "input").inc(entry.prompt_tokens or 0)
     TOKENS.labels(entry.endpoint, model, "output").inc(entry.response_tokens or 0)
-    if not is_whole or entry.ttft_ms is None:
+    if not is_complete or entry.ttft_ms is None:
         return
     FIRST_TOKEN.labels(entry.endpoint, model).observe(entry.ttft_ms / 1000)
     if (tokens := entry.response_tokens or 0) > 1:
@@ -127,40 +127,40 @@ def count(entry: LogEntry) -> None:
 
 
 def exposition(accept: str) -> tuple[bytes, str]:
-    """Return all metrics in the format that an `Accept` header wants, and its content type.
+    """Return all metrics in the format that an `Accept` header asks for, and its content type.
 
     Raises:
-        NotSharedError: this is one of several workers, and they do not share what they count.
+        NotSharedError: this is one of several workers that do not share what they count.
     """
     registry = REGISTRY
-    if SHARED_FOLDER:
+    if SHARED_DIRECTORY:
         registry = CollectorRegistry()
         MultiProcessCollector(registry)  # type: ignore[no-untyped-call]
     elif multiprocessing.parent_process():
         raise NotSharedError(
-            "several workers count, each for itself; set PROMETHEUS_MULTIPROC_DIR to an empty "
-            "folder, where they add it up"
+            "there are several workers; set PROMETHEUS_MULTIPROC_DIR to an empty directory, in "
+            "which they share their metrics"
         )
     try:
         encode, content_type = choose_encoder(accept)
-    except (TypeError, ValueError):  # a version in it is none
+    except (TypeError, ValueError):  # a version in the header is invalid
         encode, content_type = choose_encoder("")
     return encode(registry), content_type
 
 
 def forget_ended_workers(*, this_one: bool = False) -> None:
-    """Take out what is under way in workers that are no more, and in this one where it ends."""
-    if not SHARED_FOLDER:
+    """Remove the gauges of workers that have ended, and of this one where it ends."""
+    if not SHARED_DIRECTORY:
         return
-    names = [path.stem for path in Path(SHARED_FOLDER).glob("*.db")]
+    names = [path.stem for path in Path(SHARED_DIRECTORY).glob("*.db")]
     for pid in {int(pid) for name in names for pid in re.findall(r"\d+", name)}:
         if not _runs(pid) or this_one and pid == os.getpid():
-            mark_process_dead(pid, SHARED_FOLDER)  # type: ignore[no-untyped-call]
+            mark_process_dead(pid, SHARED_DIRECTORY)  # type: ignore[no-untyped-call]
 
 
 def _runs(pid: int) -> bool:
     try:
         os.kill(pid, 0)
     except OSError as exc:
-        return isinstance(exc, PermissionError)  # it is somebody else's
+        return isinstance(exc, PermissionError)  # another user's
     return True

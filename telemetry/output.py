@@ -1,4 +1,4 @@
-"""What the service prints, made fit for those who read it: filters for uvicorn's `--log-config`.
+"""Filters for what the service prints, named by the files for uvicorn's `--log-config`.
 
 `deploy/logging.json` is for people, `deploy/logging-jsonl.json` for machines: a JSON object a line.
 """
@@ -10,10 +10,10 @@ PROBES = {"/health", "/ready", "/metrics"}
 
 
 class AccessFilter(logging.Filter):
-    """Leaves out probes that went well, and the query: what is looked for in the log is private."""
+    """Leaves out successful probes, and query strings: a search of the log is private."""
 
     def filter(self, record: logging.LogRecord) -> bool:
-        """Say whether the record is to be printed; shortens the path of an access record."""
+        """Return whether to print the record; remove the query from an access record."""
         if record.name != ACCESS or not isinstance(record.args, tuple):
             return True
         client, method, target, version, status = record.args
@@ -23,10 +23,10 @@ class AccessFilter(logging.Filter):
 
 
 class FieldsFilter(logging.Filter):
-    """Gives the parts of an access record names, and removes uvicorn's coloured text."""
+    """Names the parts of an access record, and removes uvicorn's coloured text."""
 
     def filter(self, record: logging.LogRecord) -> bool:
-        """Say that the record is to be printed, once its attributes are what a line should have."""
+        """Set the attributes of the record that its line should have; return that it is printed."""
         record.__dict__.pop("color_message", None)
         if record.name == ACCESS and isinstance(record.args, tuple):
             names = ("client", "method", "path", "http_version", "status")

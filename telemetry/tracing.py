@@ -1,7 +1,7 @@
-"""What traces say of an answer, where OpenTelemetry's own variables switch tracing on.
+"""Traces, where OpenTelemetry's own variables switch tracing on.
 
 FastAPI makes the span of each request and takes up the client's `traceparent`. Here that span gets
-what OpenTelemetry's conventions for language models want, and nothing of what was asked or said:
+the attributes of OpenTelemetry's conventions for language models, and no texts:
 https://opentelemetry.io/docs/specs/semconv/gen-ai/gen-ai-spans/
 """
 
@@ -11,11 +11,10 @@ from opentelemetry import propagate, trace
 from opentelemetry.util.types import AttributeValue
 
 from log.entry import LogEntry
+from protocols.registry import is_chat
 
-# seconds; a stop waits so long for a receiver of traces that is away, ten unless it is set
+# seconds; a stop waits so long for a collector that is away, ten unless it is set
 os.environ.setdefault("OTEL_EXPORTER_OTLP_TIMEOUT", "1")
-
-CHATS = ("/api/chat", "/v1/chat/completions", "/v1/responses", "/v1/messages")
 
 
 def trace_id() -> str | None:
@@ -32,13 +31,13 @@ def headers() -> dict[str, str]:
     return carrier
 
 
-def describe(entry: LogEntry) -> None:
-    """Let the current request's span say what came of it."""
+def annotate_span(entry: LogEntry) -> None:
+    """Set the attributes of the current request's span."""
     span = trace.get_current_span()
     if not span.is_recording():
         return
     attributes: dict[str, AttributeValue | None] = {
-        "gen_ai.operation.name": "chat" if entry.endpoint in CHATS else "text_completion",
+        "gen_ai.operation.name": "chat" if is_chat(entry.endpoint) else "text_completion",
         "gen_ai.provider.name": entry.llm_type,
         "gen_ai.request.model": entry.model,
         "gen_ai.response.model": entry.model if entry.status == "ok" else None,
@@ -50,5 +49,5 @@ def describe(entry: LogEntry) -> None:
     }
     span.set_attributes({key: value for key, value in attributes.items() if value is not None})
     if entry.status == "error":
-        span.set_attribute("error.type", "_OTHER")  # whose words may quote what was asked
+        span.set_attribute("error.type", "_OTHER")  # its message may quote the prompt
         span.set_status(trace.StatusCode.ERROR)

@@ -16,11 +16,10 @@ import pytest
 import uvicorn
 from hypothesis import HealthCheck, settings
 
-from log import processes as log_processes
 from app import create_app
-from web.connection import Connection
 from settings import Settings
 from tests.ollama_stand_in import OllamaStandIn, like_ollama
+from web.connection import Connection
 
 pytest.register_assert_rewrite("tests.ways")
 
@@ -36,7 +35,6 @@ settings.register_profile(
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
 settings.load_profile("a service for all examples, on any machine")
-log_processes.WARM_AFTER = 10 * DEADLINE  # where a test wants no process, none comes by itself
 
 
 def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
@@ -133,6 +131,7 @@ def serve(tmp_path: Path) -> Iterator[Serve]:
     with ExitStack() as stack:
 
         def start(**settings: Any) -> Service:
+            assert settings.keys() <= Settings.model_fields.keys()
             settings = {"log_dir": tmp_path / "logs", "stub_delay": 0, **settings}
             return stack.enter_context(Service(Settings(**settings)).running())
 

@@ -7,9 +7,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from log.entry import LogEntry, timestamp
+from log.entry import LogEntry, format_timestamp
 
-NOW = timestamp(datetime.now(UTC))
+NOW = format_timestamp(datetime.now(UTC))
 ABSENT: dict[str, Any] = dict.fromkeys(field.name for field in fields(LogEntry))
 GIVEN = {"id": "1", "started_at": NOW, "finished_at": NOW, "duration_ms": 1000.0, "status": "ok"}
 ENTRY = LogEntry(**{**ABSENT, **GIVEN, "prompt": "Why?", "response": "Because."})

@@ -17,13 +17,7 @@ from tests.conftest import DEADLINE, SETTINGS_OF_THE_MACHINE
 
 ROOT = Path(__file__).parent.parent
 BIN = Path(sys.executable).parent
-UVICORN = [
-    str(BIN / "uvicorn"),
-    "app:app",
-    "--no-access-log",
-    "--http",
-    "web.connection:Connection",
-]
+SERVE = [sys.executable, str(ROOT / "app.py"), "--no-access-log"]
 PORTS = (10_000, 32_000)
 GRACE = ["--timeout-graceful-shutdown", "1"]
 CLIENT = httpx.Client(

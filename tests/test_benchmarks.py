@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from tests.conftest import DEADLINE, eventually
-from tests.processes import CLIENT, GRACE, ROOT, UVICORN, process
+from tests.processes import CLIENT, GRACE, ROOT, SERVE, process
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="it reads /proc")
 
@@ -54,7 +54,7 @@ def test_ollamas_own_interfaces_are_measured_or_said_to_be_skipped(found: dict[s
 def test_the_cpu_time_of_all_workers_counts(tmp_path: Path) -> None:
     from benchmarks.linux import cpu_seconds, family
 
-    command = [*UVICORN, *GRACE, "--workers", "2"]
+    command = [*SERVE, *GRACE, "--workers", "2"]
     with process(command, tmp_path / "logs", MINIVAULT_STUB_DELAY="0") as service:
         workers = eventually(
             lambda: len(found := re.findall(r"Started server process \[(\d+)\]", service.output))

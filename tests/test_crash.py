@@ -17,7 +17,7 @@ import pytest
 
 from tests.conftest import DEADLINE, eventually
 from tests.entries import readable
-from tests.processes import BIN, UVICORN, Process, process, workers
+from tests.processes import BIN, SERVE, Process, process, workers
 
 RECORDING = [str(BIN / "uvicorn"), "tests.recording_app:app", "--no-access-log"]
 WORKERS = ["--workers", "4"]
@@ -97,8 +97,8 @@ def crash(service: Process, kills: random.Random, *, worker: bool) -> list[str]:
 
 
 CASES = [
-    pytest.param(UVICORN, id="one process"),
-    pytest.param(UVICORN + WORKERS, id="four workers"),
+    pytest.param(SERVE, id="one process"),
+    pytest.param(SERVE + WORKERS, id="four workers"),
     pytest.param(RECORDING, id="power cut"),
     pytest.param(RECORDING + WORKERS, id="power cut, four workers"),
 ]

@@ -10,7 +10,7 @@ import pytest
 
 from tests.conftest import DEADLINE, Service, eventually, read_log
 from tests.ollama_stand_in import Conversation, OllamaStandIn, hang, then, tokens
-from tests.processes import CLIENT, UVICORN, process
+from tests.processes import CLIENT, SERVE, process
 
 ASK = b'{"prompt": "Why?"}'
 
@@ -31,7 +31,7 @@ def test_leaving_closes_the_request_to_ollama_and_is_logged(
     ollama: OllamaStandIn, tmp_path: Path, endpoint: str, before: list[str], text: str
 ) -> None:
     ollama.answer = then(*before, end=hang)
-    with process(UVICORN, tmp_path / "logs", **ollama.environment) as service:
+    with process(SERVE, tmp_path / "logs", **ollama.environment) as service:
         connection = ask(service.url, endpoint)
         eventually(lambda: ollama.requests)
         time.sleep(0.3)  # the tokens are on their way

@@ -33,12 +33,12 @@ def test_generate_answers_with_the_whole_text_and_logs_it(vault: Service) -> Non
     assert entry["status"] == "ok" and entry["error"] is None
 
 
-def test_every_entry_has_all_keys_in_their_order_and_the_readme_says_so(vault: Service) -> None:
+def test_every_entry_has_all_keys_in_their_order_and_the_docs_say_so(vault: Service) -> None:
     vault.client.post("/generate", json={"prompt": "Why?"})
     vault.client.post("/stream", json=ASKED)
     for entry in vault.entries:
         assert list(entry) == KEYS
-    table = (ROOT / "README.md").read_text().partition("| key | |")[2].partition("\n\n")[0]
+    table = (ROOT / "docs" / "log.md").read_text().partition("| key | |")[2].partition("\n\n")[0]
     rows = [row.split("|")[1] for row in table.splitlines() if row.startswith("| `")]
     assert re.findall(r"`(\w+)`", " ".join(rows)) == KEYS
 

@@ -78,13 +78,13 @@ FAILURES: list[tuple[Behaviour, int, list[str]]] = [
     (no_words, 502, ["403"]),
     (cut, 502, ["broke off"]),
     (not_http, 502, ["broke off"]),
-    (html, 502, ["not its protocol", "<html>it works</html>"]),
+    (html, 502, ["does not follow its protocol", "<html>it works</html>"]),
     (then(end=cut), 502, ["broke off"]),
     (then(end=cut_mid_line), 502, ["broke off"]),
     (then(end=end_without_done), 502, ["broke off"]),
     (then(end=error_line), 502, ["unexpected EOF"]),
-    (then(end=junk), 502, ["not its protocol", "<html>it works</html>"]),
-    (wrong_types, 502, ["not its protocol"]),
+    (then(end=junk), 502, ["does not follow its protocol", "<html>it works</html>"]),
+    (wrong_types, 502, ["does not follow its protocol"]),
 ]
 
 
@@ -177,7 +177,7 @@ MIDWAY = pytest.mark.parametrize(
         (cut_mid_line, "broke off"),
         (end_without_done, "broke off"),
         (error_line, "unexpected EOF"),
-        (junk, "not its protocol"),
+        (junk, "does not follow its protocol"),
     ],
 )
 
@@ -303,5 +303,5 @@ def test_subclass_of_an_error_has_its_status() -> None:
         {"type": "http", "path": "/generate", "headers": [], "state": {"request_id": "x"}}
     )
     for kind in every(LLMServiceError):
-        assert asyncio.run(app.report_error(request, kind("x"))).status_code >= 400
-    assert asyncio.run(app.report_error(request, NewError("x"))).status_code == 404
+        assert asyncio.run(app.handle_error(request, kind("x"))).status_code >= 400
+    assert asyncio.run(app.handle_error(request, NewError("x"))).status_code == 404

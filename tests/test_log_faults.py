@@ -17,7 +17,7 @@ from tests.conftest import eventually
 from tests.entries import numbered, readable
 from tests.faulty_system import Fault, FaultySystem, failing, short, torn_by_a_kill
 
-LINE = len(numbered(0).line())
+LINE = len(numbered(0).to_line())
 
 
 @pytest.fixture(autouse=True)
@@ -224,8 +224,8 @@ TORN = [b'{"id": "torn', b"\x00" * 4096, b'{"id": "unended"}', b"\n\n{", "é".en
 @pytest.mark.parametrize("tail", TORN)
 @pytest.mark.parametrize("when", ["at start", "while running", "in another day's file"])
 def test_torn_tail_is_closed_and_stays_where_it_is(tmp_path: Path, tail: bytes, when: str) -> None:
-    before = numbered(1).line()
-    day = logger.timestamp(logger.datetime.now(logger.UTC))[:10]
+    before = numbered(1).to_line()
+    day = logger.format_timestamp(logger.datetime.now(logger.UTC))[:10]
     day = "2020-02-29" if when == "in another day's file" else day
     path = tmp_path / f"{day}.jsonl"
 
@@ -240,12 +240,12 @@ def test_torn_tail_is_closed_and_stays_where_it_is(tmp_path: Path, tail: bytes, 
             await log.append(numbered(2, finished_at=f"{day}T12:00:00.000000Z"))
 
     asyncio.run(main())
-    after = numbered(2, finished_at=f"{day}T12:00:00.000000Z").line()
+    after = numbered(2, finished_at=f"{day}T12:00:00.000000Z").to_line()
     assert path.read_bytes() == before + tail + b"\n" + after
 
 
 def test_start_on_a_large_file_does_not_read_it(tmp_path: Path) -> None:
-    path = tmp_path / f"{logger.timestamp(logger.datetime.now(logger.UTC))[:10]}.jsonl"
+    path = tmp_path / f"{logger.format_timestamp(logger.datetime.now(logger.UTC))[:10]}.jsonl"
     with path.open("wb") as file:
         file.truncate(2**30)  # a gigabyte of holes, and no line end
     read = 0

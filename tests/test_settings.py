@@ -10,15 +10,13 @@ from pathlib import Path
 import pytest
 from pydantic import SecretStr
 
-from settings import Settings, load_settings, ollama_url
+from settings import Settings, load_settings, parse_ollama_url
 
 NOBODY = 65534
 DEFAULTS = {
     "llm_service": "stubbed",
     "ollama_base_url": "http://localhost:11434",
     "ollama_model": "tinyllama",
-    "ollama_start": "ollama serve",
-    "ollama_pull": "ollama pull",
     "connect_timeout": 5,
     "first_token_timeout": 300,
     "idle_timeout": 60,
@@ -92,7 +90,7 @@ BAD = [
     ("MINIVAULT_FIRST_TOKEN_TIMEOUT", "inf", "finite"),
     ("MINIVAULT_IDLE_TIMEOUT", "soon", "valid number"),
     ("MINIVAULT_STUB_DELAY", "-1", "greater than or equal to 0"),
-    ("MINIVAULT_LOG_DIR", __file__, "folder"),
+    ("MINIVAULT_LOG_DIR", __file__, "a directory"),
     ("MINIVAULT_LOG_DIR", f"{__file__}/logs", "Not a directory"),
     ("MINIVAULT_LOG_DIR", "x" * 300, "File name too long"),
     ("MINIVAULT_LOG_DIR", "~nobody-of-that-name/logs", "home directory"),
@@ -183,7 +181,7 @@ def test_ollama_host_in_all_of_ollamas_forms(
 @pytest.mark.parametrize("host", ["host:port", "host:70000", "a b", "unix:///x", "h?q"])
 def test_what_is_no_form_of_ollama_host_is_refused(host: str) -> None:
     with pytest.raises(ValueError, match="host:port"):
-        ollama_url(host)
+        parse_ollama_url(host)
 
 
 def test_base_url_goes_before_ollama_host(monkeypatch: pytest.MonkeyPatch) -> None:

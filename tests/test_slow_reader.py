@@ -8,7 +8,7 @@ import pytest
 
 from tests.conftest import DEADLINE, eventually, read_log
 from tests.ollama_stand_in import Conversation, OllamaStandIn
-from tests.processes import UVICORN, process
+from tests.processes import SERVE, process
 from tests.test_disconnect import ask
 
 TOKEN = "x" * 1000
@@ -48,7 +48,7 @@ def test_slow_reader_slows_ollama_down_and_buffers_stay_bounded(
 ) -> None:
     torrent = Torrent(TOKENS)
     ollama.answer = torrent
-    with process(UVICORN, tmp_path / "logs", **ollama.environment) as service:
+    with process(SERVE, tmp_path / "logs", **ollama.environment) as service:
         before = resident(service.popen.pid)
         connection = ask(service.url, path, accept)
         eventually(lambda: torrent.sent > 0)
@@ -67,7 +67,7 @@ def test_slow_reader_slows_ollama_down_and_buffers_stay_bounded(
 
 def test_reader_that_wakes_up_gets_the_whole_answer(ollama: OllamaStandIn, tmp_path: Path) -> None:
     ollama.answer = Torrent(20_000)
-    with process(UVICORN, tmp_path / "logs", **ollama.environment) as service:
+    with process(SERVE, tmp_path / "logs", **ollama.environment) as service:
         connection = ask(service.url, "/stream")
         time.sleep(1)
         _, _, body = drain(connection).partition(b"\r\n\r\n")

@@ -11,7 +11,7 @@ import pytest
 
 from tests.conftest import DEADLINE, eventually, read_log
 from tests.ollama_stand_in import OllamaStandIn, hang, then, tokens
-from tests.processes import BIN, GRACE, ROOT, UVICORN, Process, process
+from tests.processes import BIN, GRACE, ROOT, SERVE, Process, process
 
 WORKERS = ["--workers", "2"]
 FASTAPI_RUN = [str(BIN / "fastapi"), "run", "app.py", "--host", "127.0.0.1"]
@@ -59,7 +59,7 @@ def test_what_is_left_after_the_grace_period_is_cancelled_and_logged(
     ollama: OllamaStandIn, tmp_path: Path, signal_number: int, workers: list[str]
 ) -> None:
     ollama.answer = then("Blue", end=hang)
-    command = UVICORN + GRACE + workers
+    command = SERVE + GRACE + workers
     with process(command, tmp_path / "logs", **ollama.environment) as service:
         generate, plain, events = with_open_streams(service, ollama)
         assert service.stop(signal_number) == 0, service.output
@@ -75,7 +75,7 @@ def test_what_is_left_after_the_grace_period_is_cancelled_and_logged(
         assert "Traceback" not in service.output, service.output
 
 
-@pytest.mark.parametrize("command", [UVICORN + ["--timeout-graceful-shutdown", "20"], FASTAPI_RUN])
+@pytest.mark.parametrize("command", [SERVE + ["--timeout-graceful-shutdown", "20"], FASTAPI_RUN])
 def test_running_answers_may_finish_within_the_grace_period(
     ollama: OllamaStandIn, tmp_path: Path, command: list[str]
 ) -> None:
@@ -104,7 +104,7 @@ def test_a_second_interrupt_cancels_and_logs_where_there_is_no_grace_period(
 
 
 def test_a_stop_while_nothing_happens_is_quick_and_quiet(tmp_path: Path) -> None:
-    with process(UVICORN, tmp_path / "logs") as service:
+    with process(SERVE, tmp_path / "logs") as service:
         assert service.stop(signal.SIGTERM) == 0
         assert "Traceback" not in service.output
 
@@ -117,7 +117,7 @@ def test_a_stop_while_nothing_happens_is_quick_and_quiet(tmp_path: Path) -> None
         ("OLLAMA_HOST", "host:port", "host:port"),
     ],
 )
-@pytest.mark.parametrize("command", [UVICORN, FASTAPI_RUN, FASTAPI_DEV])
+@pytest.mark.parametrize("command", [SERVE, FASTAPI_RUN, FASTAPI_DEV])
 def test_a_bad_setting_stops_the_start_with_one_line(
     tmp_path: Path, command: list[str], name: str, value: str, allowed: str
 ) -> None:

@@ -1,1 +1,1 @@
-"""What is spoken with Ollama: HTTP, in time, and the answer read from its bytes."""
+"""HTTP with Ollama: requests, the bytes of its answers, and their meaning."""

@@ -1,11 +1,15 @@
-"""HTTP to Ollama, over aiohttp: answers as they come.
+"""HTTP to Ollama over aiohttp, which parses in C and hands over all that one read brought.
 
-aiohttp parses in C, hands over all that one read of the socket brought, and uses no connection that
-has idled for longer than 15 s.
+What aiohttp 3.14 does not do, and is added here:
 
-What is added here: a request whose reused connection died before its answer began is sent once
-more, on a fresh one, also where it is a POST; a kept connection on which something came that nobody
-asked for is not used again; and a peer that acknowledges nothing at all is given up.
+1. A request whose reused connection died before its answer began is sent once more, on a fresh
+   connection. aiohttp does so for idempotent methods, which POST is not
+   (https://github.com/aio-libs/aiohttp/pull/7363).
+2. A kept connection that received something while it was idle is not used: aiohttp would take it
+   for the answer to the next request (https://github.com/aio-libs/aiohttp/issues/13656).
+3. A body ends with its connection. At bytes that are not HTTP, aiohttp closes the connection and
+   leaves the reader of the body waiting (no issue known).
+4. A peer that acknowledges nothing any more is given up. aiohttp leaves that to `socket_factory`.
 """
 
 import re
@@ -22,44 +26,44 @@ from aiohttp.connector import Connection
 from aiohttp.tracing import Trace
 from yarl import URL
 
-IDLE_SECONDS = 15
-"""How long a connection is kept for a later request."""
+KEEPALIVE_SECONDS = 15
+"""How long an idle connection is kept for a later request."""
 
 UNACKNOWLEDGED_SECONDS = 15
 """How long the peer's system may acknowledge nothing of what was sent before it counts as gone."""
 
-PIECE_BYTES = 2**18
+WRITE_BYTES = 2**18
 
 CONTROL = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")
-"""What no header's value may hold (RFC 9110 §5.5)."""
+"""What no header's value may contain (RFC 9110 §5.5)."""
 
 STATUSES = range(200, 600)
-"""What the status of a final answer can be (RFC 9110 §15)."""
+"""The statuses of a final answer (RFC 9110 §15)."""
 
 UNREACHABLE = (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError)
 """Those of aiohttp's errors that mean that nothing was reached."""
 
 
-def words_of(exc: aiohttp.ClientError) -> str:
-    """Return what an error of aiohttp's says, in one line."""
-    words = getattr(exc, "message", None) or getattr(exc, "strerror", None) or str(exc)
-    # half a head is a message that is no text
-    return " ".join(words.split()) if words and isinstance(words, str) else type(exc).__name__
+def describe_error(exc: aiohttp.ClientError) -> str:
+    """Return the message of one of aiohttp's errors, in one line."""
+    message = getattr(exc, "message", None) or getattr(exc, "strerror", None) or str(exc)
+    # for half a head the message is no text
+    if message and isinstance(message, str):
+        return " ".join(message.split())
+    return type(exc).__name__
 
 
-def forget_frames(exc: BaseException | None) -> None:
-    """Let an error and those behind it let go of where they passed: aiohttp's frames hold the
-    errors in turn, and the body of the request, until garbage is looked for."""
+def clear_tracebacks(exc: BaseException | None) -> None:
+    """Remove the tracebacks of an error and its causes: aiohttp's frames refer to the error and to
+    the request's body, which would stay in memory until the garbage collector runs."""
     while exc:
         exc.__traceback__ = None
         exc = exc.__cause__ or exc.__context__
 
 
 def create_socket(address: Any) -> socket.socket:
-    """Return a socket whose peer is given up once it acknowledges nothing any more.
-
-    A host that lost power, or a NAT that forgot the connection, says nothing at all.
-    """
+    """Return a socket that fails when the peer acknowledges nothing any more, as a host does that
+    lost power or a NAT that forgot the connection."""
     family, kind, protocol, *_ = address
     sock = socket.socket(family, kind, protocol)
     if sys.platform == "linux":
@@ -69,47 +73,27 @@ def create_socket(address: Any) -> socket.socket:
 
 
 is_reused: ContextVar[bool] = ContextVar("is_reused", default=False)
-"""Whether the task's last request got a connection that another had before; the connector says."""
+"""Whether the task's last request got a connection that had served another; `Connector` sets it."""
 
 
 class Handler(ResponseHandler):
-    """Resumes only where there was a pause, and lets a body end when its connection does.
+    """One connection: the body ends when it does."""
 
-    aiohttp 3.14 closes the connection at what is no HTTP in the middle of a body, and leaves
-    whoever reads the body waiting.
-
-    It runs its parser over nothing after every read, which costs a token a twentieth and is of use
-    only once the parser has paused: some of its pauses outlast the reading's.
-    """
-
-    has_paused = False
-    was_given = False
-    """Whether a request has been given this connection."""
-
-    def pause_reading(self) -> None:
-        self.has_paused = True
-        super().pause_reading()
-
-    def resume_reading(self, resume_parser: bool = True) -> None:
-        if self.has_paused:
-            super().resume_reading(resume_parser)
+    was_used = False
 
     def connection_lost(self, exc: BaseException | None) -> None:
         body = self._payload
         super().connection_lost(exc)
         if body and not body.is_eof() and body.exception() is None:
-            body.set_exception(aiohttp.ClientPayloadError("what came is not HTTP"))
+            body.set_exception(aiohttp.ClientPayloadError("what arrived is not HTTP"))
 
 
 class Connector(aiohttp.TCPConnector):
-    """Gives no request a connection that has brought an answer already.
-
-    aiohttp takes what comes on an idle connection, as a proxy's 408 before it closes it, for the
-    answer to the next request.
-    """
+    """Opens and keeps connections; none that received something while it was idle is used."""
 
     def __init__(self, **options: Any) -> None:
         super().__init__(**options)
+        assert hasattr(self, "_factory"), "aiohttp makes its connections in another way now"
         self._factory = partial(Handler, loop=self._loop)  # type: ignore[assignment]
 
     async def connect(
@@ -119,8 +103,8 @@ class Connector(aiohttp.TCPConnector):
         connection = await super().connect(req, traces, timeout)
         handler = connection.protocol
         assert isinstance(handler, Handler)
-        is_reused.set(handler.was_given)
-        handler.was_given = True
+        is_reused.set(handler.was_used)
+        handler.was_used = True
         if handler.should_close:
             connection.close()
             raise aiohttp.ServerDisconnectedError("it answered before it was asked")
@@ -132,7 +116,7 @@ def create_session(connect_timeout: float, *, reuse: bool) -> aiohttp.ClientSess
     connector = Connector(
         limit=0,
         socket_factory=create_socket,
-        **({"keepalive_timeout": IDLE_SECONDS} if reuse else {"force_close": True}),
+        **({"keepalive_timeout": KEEPALIVE_SECONDS} if reuse else {"force_close": True}),
     )
     return aiohttp.ClientSession(
         connector=connector,
@@ -143,7 +127,7 @@ def create_session(connect_timeout: float, *, reuse: bool) -> aiohttp.ClientSess
     )
 
 
-def header_text(value: bytes) -> str:
+def decode_header(value: bytes) -> str:
     """Return a header's value for aiohttp, which sends UTF-8 and refuses control characters."""
     try:
         text = value.decode()
@@ -153,7 +137,7 @@ def header_text(value: bytes) -> str:
 
 
 def check_head(response: aiohttp.ClientResponse) -> None:
-    """Raise `ClientError` where aiohttp let through what no HTTP answer can begin with."""
+    """Raise `ClientError` where aiohttp accepted what no HTTP answer can begin with."""
     if response.status not in STATUSES:
         raise aiohttp.ClientError(f"a status of {response.status}")
     for name, value in response.headers.items():
@@ -161,17 +145,17 @@ def check_head(response: aiohttp.ClientResponse) -> None:
             raise aiohttp.ClientError(f"a control character in {name}")
 
 
-async def pieces(body: bytes) -> AsyncIterator[bytes]:
-    """Yield a body in pieces: one large write would hold up the event loop while it is copied."""
-    for start in range(0, len(body), PIECE_BYTES):
-        yield body[start : start + PIECE_BYTES]
+async def split_body(body: bytes) -> AsyncIterator[bytes]:
+    """Yield a body in pieces: one large write would block the event loop while it is copied."""
+    for start in range(0, len(body), WRITE_BYTES):
+        yield body[start : start + WRITE_BYTES]
 
 
 class Transport:
-    """Sends requests and returns their answers' heads. It belongs to a running loop."""
+    """Sends requests and returns the heads of their answers. It belongs to a running loop."""
 
     def __init__(self, connect_timeout: float) -> None:
-        """Wait `connect_timeout` seconds for a connection, and for nothing else."""
+        """Wait at most `connect_timeout` seconds for a connection; nothing else has a limit."""
         self._kept = create_session(connect_timeout, reuse=True)
         self._fresh = create_session(connect_timeout, reuse=False)
 
@@ -182,13 +166,13 @@ class Transport:
         headers: list[tuple[bytes, bytes]],
         body: bytes = b"",
     ) -> aiohttp.ClientResponse:
-        """Send a request and return its response as soon as the head is there.
+        """Send a request and return its response as soon as the head has arrived.
 
-        To be closed by whoever reads it: unless its body has ended and the connection went back to
-        the pool, that closes the connection too.
+        The caller closes the response. That closes the connection too, unless the body has been
+        read to its end.
 
         Raises:
-            aiohttp.ClientError: the connection was lost, or what came is not HTTP; one of
+            aiohttp.ClientError: the connection was lost, or what arrived is not HTTP; one of
                 `UNREACHABLE`: nothing was reached.
         """
         try:
@@ -212,10 +196,10 @@ class Transport:
         headers: list[tuple[bytes, bytes]],
         body: bytes,
     ) -> aiohttp.ClientResponse:
-        fields = [(name.decode(), header_text(value)) for name, value in headers]
+        fields = [(name.decode(), decode_header(value)) for name, value in headers]
         data: AsyncIterator[bytes] | bytes | None = body or None
-        if len(body) > PIECE_BYTES:
-            data = pieces(body)
+        if len(body) > WRITE_BYTES:
+            data = split_body(body)
             fields.append(("Content-Length", str(len(body))))
         return await session.request(method, url, headers=fields, data=data, allow_redirects=False)
 

@@ -1,7 +1,7 @@
-"""The client of a request: who it is, how it is reached, and how it is noticed that it left.
+"""The client of a request: who it is, how it gets its answer, and how it is noticed that it left.
 
-A client leaves by closing its connection, or by taking nothing of its answer for so long that it
-counts as gone. Either way its request is cancelled, and `departure` says why.
+A client leaves by closing its connection, or by reading nothing of its answer for so long that it
+counts as gone. Either way its request is cancelled, and `departure` says so.
 """
 
 import asyncio
@@ -19,15 +19,15 @@ Result = TypeVar("Result")
 
 
 async def send_as_message(send: Send, piece: bytes) -> None:
-    """Send a piece of a body as ASGI has it."""
+    """Send a piece of a body by an ASGI message."""
     await send({"type": "http.response.body", "body": piece, "more_body": True})
 
 
 class Client:
-    """Who asked; `departure` says how the client left, None while it is there.
+    """The client of one request. `departure` says that it left, None while it is connected.
 
-    `send_piece` sends a piece of a body, between a head and an end that go through all that stands
-    around the endpoint: nothing there looks at a piece.
+    `send_piece` sends a piece of a body past all middleware, none of which looks at bodies; head
+    and end are sent in the usual way.
     """
 
     def __init__(self, scope: Scope, send_piece: Callable[[bytes], Awaitable[None]]) -> None:
@@ -36,14 +36,14 @@ class Client:
         self.user_agent = Headers(scope=scope).get("user-agent")
         self.departure: str | None = None
 
-    async def while_present(
+    async def run_while_connected(
         self, receive: Receive, work: Coroutine[Any, Any, Result]
     ) -> Result | None:
-        """Return what comes of the work, None where the client left, which cancels it.
+        """Return the result of the work, None if the client left, which cancels the work.
 
-        By the task's own cancellation: anyio's scope waits for a moment in which the task has
-        nothing to do, which a fast model does not leave it on uvloop. That it has a task of its own
-        spares each token the way through the forty frames of what surrounds the endpoint.
+        The work is a task that is cancelled directly: anyio's cancel scope waits until the task
+        has nothing to do, which on uvloop never happens with a fast model. In its own task a token
+        also resumes two frames, not the forty of the middleware.
         """
         task = asyncio.create_task(work)
         watcher = asyncio.create_task(self._watch(receive, task))
@@ -66,16 +66,16 @@ class Client:
 
 
 class ClientMiddleware:
-    """Puts a request's `Client` into `scope["state"]`, and lets the kernel drop one that takes
-    nothing of its answer.
+    """Puts a request's `Client` into `scope["state"]`, and makes the kernel drop a client that
+    reads nothing of its answer.
 
-    Only the kernel can do that: `send` cannot see what is still held for the client, and uvicorn's
-    own close waits for the client to take it. The app then sees a client that left. It takes the
-    connection itself, which `connection.Connection` leaves in `scope["state"]`.
+    Only the kernel can do that: `send` does not see what is still buffered for the client, and
+    uvicorn's own close waits until the client has read it. The app then sees a client that left.
+    It needs the connection itself, which `web.connection` puts into `scope["state"]`.
     """
 
     def __init__(self, app: ASGIApp, timeout: float) -> None:
-        """Wait `timeout` seconds for a client to take something; Linux only."""
+        """Wait `timeout` seconds for a client to read something; Linux only."""
         self.app = app
         self.milliseconds = round(timeout * 1000)
 
@@ -92,7 +92,7 @@ class ClientMiddleware:
         await self.app(scope, receive, send)
 
     def _limit(self, transport: asyncio.Transport) -> None:
-        sock = transport.get_extra_info("socket")  # none where TLS has ended by now
+        sock = transport.get_extra_info("socket")  # None if TLS has ended by now
         if sock and sys.platform == "linux":
             with suppress(OSError):  # a Unix socket has no such option
                 sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, self.milliseconds)

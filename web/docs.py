@@ -1,9 +1,9 @@
-"""The documentation: its page, which needs no other host, and what OpenAPI says beyond FastAPI.
+"""The documentation at `/docs`, which needs no other host, and what OpenAPI says beyond FastAPI.
 
 Examples are made by the code that makes the answers, so they cannot differ from these.
 """
 
-import re
+import json
 from base64 import b64encode
 from hashlib import sha256
 from itertools import chain
@@ -11,25 +11,26 @@ from typing import Any
 
 from fastapi import APIRouter, FastAPI, Request, Response
 from fastapi.openapi.docs import get_swagger_ui_html
+from fastapi.routing import APIRoute
 from pydantic import BaseModel, ConfigDict, Field
 from pydantic_core import from_json
 
-from web.page import HEADERS, PageFiles
-from messages import Chunk
 from formats import FORMATS, Format
-from web.keys import KEY_SCHEMES, KEY_WANTED
 from log.entry import LogEntry
-from web.middleware import REQUEST_ID
-from protocols.base import refusal
+from messages import Chunk
+from protocols.registry import endpoints
+from web.keys import API_KEY_MISSING, API_KEY_SCHEMES
+from web.middleware import REQUEST_ID, RETRY_AFTER_SECONDS
+from web.page import PAGE_HEADERS, PageFiles
 
 POLICY = (
     "default-src 'none'; script-src 'self' 'sha256-{}'; style-src 'self'; connect-src 'self'; "
     "img-src 'self' data:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 )
 MAX_PROBLEMS = 10
-"""How many faults of a request a 422 names."""
+"""How many problems of a request a 422 lists."""
 
-ENTRY = LogEntry(
+EXAMPLE_ENTRY = LogEntry(
     id="3f0c9a52-6f0e-4d6c-9a57-0a8f1c1f7b1e",
     started_at="2026-11-24T15:00:00.000000Z",
     finished_at="2026-11-24T15:00:00.412700Z",
@@ -56,22 +57,18 @@ ENTRY = LogEntry(
     response_chars=25,
 )
 
-REFUSALS = {
+ERRORS = {
     400: (
         "A `Host` that is not allowed, a body that cannot be parsed, or Ollama refuses the request",
         "There was an error parsing the body",
     ),
     401: (
         "No key, or a wrong one",
-        KEY_WANTED,
-    ),
-    403: (
-        "That is done at Ollama itself",
-        "GET /v1/models/../x is not passed on: do that at Ollama itself, http://localhost:11434",
+        API_KEY_MISSING,
     ),
     404: (
-        "The model that the request named is not there",
-        "model 'llama3' is not there; get it with `ollama pull llama3`",
+        "The model that the request named does not exist",
+        "model 'llama3' not found; pull it with `ollama pull llama3` where Ollama runs",
     ),
     413: (
         "The body is too large",
@@ -79,45 +76,49 @@ REFUSALS = {
         "MINIVAULT_MAX_BODY_BYTES",
     ),
     502: (
-        "Ollama broke off, failed, or did not speak its protocol",
+        "Ollama broke off, failed, or did not keep to its protocol",
         "Ollama failed: unexpected EOF",
     ),
     503: (
-        "Too many in flight; Ollama busy, out of reach or without its default model; the log "
-        "cannot be written or read; or the service stops",
-        "256 generations are in flight, the limit that MINIVAULT_MAX_CONCURRENCY sets; "
-        "try again later",
+        "Too many requests in flight; Ollama busy, unreachable or without its default model; the "
+        "log cannot be written or read; or the service is stopping",
+        "256 requests are in flight, as many as MINIVAULT_MAX_CONCURRENCY allows; retry later",
     ),
     504: (
         "No first token, or no next one, in time",
-        "Ollama sent no first token within 300 s; MINIVAULT_FIRST_TOKEN_TIMEOUT sets how long to "
-        "wait",
+        "Ollama sent no first token within 300 s; raise MINIVAULT_FIRST_TOKEN_TIMEOUT to wait "
+        "longer",
     ),
     508: (
         "MiniVault is in front of itself",
         "MiniVault is in front of itself: MINIVAULT_OLLAMA_BASE_URL leads back here",
     ),
 }
-"""When a request is refused with which status, and an example of the words."""
+"""For each status, when it occurs and an example of its message."""
 
 REQUEST_ID_HEADER = {
     "description": "The request's id, and that of its log entry if it has one",
     "required": True,
     "schema": {"type": "string", "format": "uuid"},
 }
-MORE_HEADERS = {
+ERROR_HEADERS = {
     401: {"WWW-Authenticate": {"required": True, "schema": {"const": "Bearer"}}},
-    503: {"Retry-After": {"description": "Seconds", "schema": {"type": "integer"}}},
+    503: {
+        "Retry-After": {
+            "description": "Seconds",
+            "schema": {"type": "integer", "examples": [RETRY_AFTER_SECONDS]},
+        }
+    },
 }
 
 
-class Problem(BaseModel):
+class Error(BaseModel):
     """What happened and what to do about it."""
 
     detail: str
 
 
-class Fault(BaseModel):
+class ValidationProblem(BaseModel):
     """One thing that is wrong with a request."""
 
     model_config = ConfigDict(extra="forbid")
@@ -127,142 +128,98 @@ class Fault(BaseModel):
     msg: str = Field(examples=["Extra inputs are not permitted"])
 
 
-class Faults(BaseModel):
-    """What is wrong with a request; a last one says how many more there are. Never the input."""
+class ValidationError(BaseModel):
+    """What is wrong with a request, without its input; the last one may say how many more exist."""
 
-    detail: list[Fault] = Field(max_length=MAX_PROBLEMS + 1)
-
-
-class OllamaProblem(BaseModel):
-    """An error as Ollama puts it."""
-
-    error: str
+    detail: list[ValidationProblem] = Field(max_length=MAX_PROBLEMS + 1)
 
 
-class OpenAIError(BaseModel):
-    """What happened, and its kind."""
-
-    message: str
-    type: str
-    param: Any = None
-    code: Any = None
-
-
-class OpenAIProblem(BaseModel):
-    """An error as OpenAI puts it."""
-
-    error: OpenAIError
-
-
-class AnthropicError(BaseModel):
-    """What happened, and its kind."""
-
-    type: str
-    message: str
-
-
-class AnthropicProblem(BaseModel):
-    """An error as Anthropic puts it."""
-
-    type: str
-    error: AnthropicError
-
-
-INTERFACES: dict[str, tuple[type[BaseModel], str]] = {
-    "/v1/messages": (AnthropicProblem, "https://platform.claude.com/docs/en/api/messages"),
-    "/v1/": (OpenAIProblem, "https://platform.openai.com/docs/api-reference"),
-    "/api/": (OllamaProblem, "https://docs.ollama.com/api"),
-    "/": (Problem, ""),
-}
-"""By the beginning of a path: what an error looks like, and where the interface is described."""
-
-
-def interface(path: str) -> tuple[type[BaseModel], str]:
-    """Return what is said of the interface under the path."""
-    return next(said for prefix, said in INTERFACES.items() if path.startswith(prefix))
-
-
-def refused(status: int, description: str, words: str, path: str = "/") -> dict[str, Any]:
-    """Return what OpenAPI says of one status, in the shape of the interface under the path."""
+def describe_error(status: int, description: str, message: str) -> dict[str, Any]:
+    """Return the description of one status in OpenAPI."""
     return {
-        "model": interface(path)[0],
+        "model": Error,
         "description": description,
-        "content": {"application/json": {"example": refusal(path, status, words)}},
-        "headers": MORE_HEADERS.get(status, {}),
+        "content": {"application/json": {"example": {"detail": message}}},
+        "headers": ERROR_HEADERS.get(status, {}),
     }
 
 
-def refusals(*statuses: int, path: str = "/") -> dict[int | str, dict[str, Any]]:
-    """Return what OpenAPI says of these statuses of the table, or of a 422."""
+def describe_errors(*statuses: int) -> dict[int | str, dict[str, Any]]:
+    """Return the descriptions of these statuses of the table above, or of a 422."""
     return {
-        status: {"model": Faults} if status == 422 else refused(status, *REFUSALS[status], path)
+        status: (
+            {"model": ValidationError} if status == 422 else describe_error(status, *ERRORS[status])
+        )
         for status in statuses
     }
 
 
-def passed_on(path: str, summary: str, *, has_body: bool) -> dict[str, Any]:
-    """Return what OpenAPI says of a route whose answers are Ollama's."""
-    of_path = {"in": "path", "required": True, "schema": {"type": "string"}}
-    more: dict[str, Any] = {
-        "externalDocs": {"url": interface(path)[1]},
-        "parameters": [{"name": name, **of_path} for name in re.findall(r"{(\w+)", path)],
-    }
-    if has_body:
-        more["requestBody"] = {"content": {"application/json": {"schema": {}}}}
-    return {
-        "summary": summary,
-        "response_description": "Ollama's own answer, unchanged",
-        "responses": {
-            **refusals(400, 401, 413, 502, 503, 504, 508, path=path),
-            "default": {"description": "Ollama's own answer, unchanged, of whatever status"},
-        },
-        "openapi_extra": more,
-    }
-
-
-def streamed(format: Format) -> dict[str, Any]:
-    """Return what OpenAPI says of a whole answer in this format."""
+def describe_stream(format: Format) -> dict[str, Any]:
+    """Return the description of a complete answer in this format."""
     chunks = [Chunk(["Blue light"]), Chunk([" scatters most."])]
-    body = b"".join(map(format.chunk, chunks)) + format.done(ENTRY)
+    body = b"".join(map(format.encode_chunk, chunks)) + format.encode_end(EXAMPLE_ENTRY)
     return {"schema": {"type": "string"}, "example": body.decode()}
 
 
-STREAMED = {
+STREAM = {
     "description": (
-        "The answer as it comes. One that fails after its first byte ends with `event: error`, or "
-        "a line with `error`; plain text breaks off, and so does its connection"
+        "The answer as it arrives. One that fails after its first byte ends with `event: error`, "
+        "or with a line that has `error`; plain text, and its connection, just break off"
     ),
-    "content": {media_type: streamed(format) for media_type, format in FORMATS.items()},
+    "content": {media_type: describe_stream(format) for media_type, format in FORMATS.items()},
 }
 METRIC = {"schema": {"type": "string"}, "example": "minivault_requests_in_flight 3.0\n"}
-MEASURED = {"content": {"text/plain": METRIC, "application/openmetrics-text": METRIC}}
+METRICS = {"content": {"text/plain": METRIC, "application/openmetrics-text": METRIC}}
+
+
+def describe_gateway() -> str:
+    """Return a table of the recorded paths of Ollama's own interfaces, in Markdown."""
+    rows = "".join(
+        f"| `{endpoint.path}` | [{endpoint.summary}]({protocol.reference}) "
+        f"| `{json.dumps({'model': 'tinyllama', **endpoint.example})}` |\n"
+        for endpoint, protocol in endpoints()
+    )
+    return (
+        "With `MINIVAULT_LLM_SERVICE=ollama`, Ollama's own interfaces are here too: requests are "
+        "forwarded to it unchanged. These are recorded:\n\n"
+        f"| `POST` | | a body that works |\n| --- | --- | --- |\n{rows}"
+    )
+
+
+def operation_id(route: APIRoute) -> str:
+    """Return the name of the route's function, as the id of its operation."""
+    return route.name
 
 
 class DocumentedAPI(FastAPI):
-    """FastAPI, whose document also has the header of every answer, and the key."""
+    """FastAPI, whose OpenAPI document also has the key and the header of every response."""
 
     def openapi(self) -> dict[str, Any]:
         is_new = not self.openapi_schema
         document = super().openapi()
         if is_new:
-            document["components"]["securitySchemes"] |= KEY_SCHEMES
+            document["components"]["securitySchemes"] |= API_KEY_SCHEMES
             document["components"]["headers"] = {REQUEST_ID: REQUEST_ID_HEADER}
             # here, as FastAPI leaves out what is null
-            document["components"]["schemas"]["Entry"]["examples"] = [from_json(ENTRY.line())]
+            document["components"]["schemas"]["Entry"]["examples"] = [
+                from_json(EXAMPLE_ENTRY.to_line())
+            ]
+            figures = document["paths"]["/log/figures"]["get"]["responses"]["200"]["content"]
+            del figures["application/json"]  # where FastAPI puts a model; it is a line's
             for operation in chain(*map(dict.values, document["paths"].values())):
-                for answer in operation["responses"].values():
+                for response in operation["responses"].values():
                     reference = {"$ref": f"#/components/headers/{REQUEST_ID}"}
-                    answer.setdefault("headers", {})[REQUEST_ID] = reference
+                    response.setdefault("headers", {})[REQUEST_ID] = reference
         return document
 
 
 swagger_files = PageFiles(packages=[("fastapi_swagger", "resources")])
-documentation = APIRouter()
+router = APIRouter()
 
 
-@documentation.api_route("/docs", methods=["GET", "HEAD"], include_in_schema=False)
+@router.api_route("/docs", methods=["GET", "HEAD"], include_in_schema=False)
 async def docs(request: Request) -> Response:
-    """Answer FastAPI's documentation page, with the files that are here."""
+    """Return FastAPI's documentation page, with the files that are here."""
     root = request.scope.get("root_path", "").rstrip("/")
     page = get_swagger_ui_html(
         openapi_url=f"{root}/openapi.json",
@@ -273,6 +230,6 @@ async def docs(request: Request) -> Response:
         swagger_ui_parameters={"tryItOutEnabled": True},
     )
     script = bytes(page.body).rpartition(b"<script>")[2].partition(b"</script>")[0]
-    known = b64encode(sha256(script).digest()).decode()
-    page.headers.update({**HEADERS, "Content-Security-Policy": POLICY.format(known)})
+    digest = b64encode(sha256(script).digest()).decode()
+    page.headers.update({**PAGE_HEADERS, "Content-Security-Policy": POLICY.format(digest)})
     return page

@@ -1,48 +1,54 @@
-"""The log over HTTP: what may be asked of it, and how it is answered.
+"""The log over HTTP.
 
-A reading process writes the answer's body; here it is passed on as fast as the client takes it.
-The response's head leaves with the first byte, and a client that leaves ends the process.
+A reading process writes the body of a response, which is sent on as fast as the client reads it.
+The head is sent with the first byte; a client that leaves ends the process.
 """
 
 import re
-from collections.abc import AsyncGenerator, AsyncIterator
-from contextlib import aclosing, asynccontextmanager
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Annotated, Any, Literal
 
-from fastapi import APIRouter, Depends, HTTPException, Query, Request
+from fastapi import APIRouter, Depends, HTTPException, Query
 from fastapi.responses import StreamingResponse
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, WithJsonSchema
 from starlette.types import Send
 
-from web.docs import ENTRY, REFUSALS, refusals, refused
 from formats import NewlineDelimitedJson, negotiate
-from log.entry import LogEntry, timestamp
-from web.log_key import KEY_WANTED, authorize_reader, log_key
-from log.processes import LogReaders, ReaderError
-from settings import Settings
+from log.entry import LogEntry, Status, format_timestamp
+from log.filter import Filter
+from log.processes import ReadingProcessError
+from log.worker import Job
+from web.docs import ERRORS, EXAMPLE_ENTRY, describe_error, describe_errors
+from web.keys import LOG_KEY_MISSING, check_log_key
+from web.state import Request
 
 PAGE_LENGTH = 50
-HEADERS = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
+RESPONSE_HEADERS = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
 ONE_DAY = timedelta(days=1)
 JSON_LINES = NewlineDelimitedJson.media_types
-NO_ENTRY = "the log has no entry of this id"
+ENTRY_NOT_FOUND = "the log has no entry with this id"
+LOG_UNREADABLE = "the log cannot be read now; see MiniVault's own output for the reason"
+
+assert hasattr(StreamingResponse, "stream_response"), "Starlette streams in another way now"
 
 
 class FoundResponse(StreamingResponse):
-    """Sends what a reading process finds; its head leaves with the first byte.
+    """Sends what a reading process finds; the head is sent with the first byte.
 
-    So a process that fails at once has a status code of its own. One that fails later leaves the
-    body unfinished, which makes uvicorn close the connection.
+    So a process that fails at once has a status of its own. A later failure leaves the body
+    unfinished, and uvicorn then closes the connection.
     """
 
     def __init__(
-        self, found: AsyncGenerator[bytes, None], media_type: str, *, needs_one: bool = False
+        self, found: AsyncGenerator[bytes, None], media_type: str, *, not_found: str | None = None
     ) -> None:
-        super().__init__(found, media_type=media_type, headers=HEADERS)
+        """With `not_found`, answer 404 with this message if nothing is found."""
+        super().__init__(found, media_type=media_type, headers=RESPONSE_HEADERS)
         self._found = found
-        self._needs_one = needs_one
+        self._not_found = not_found
 
     async def stream_response(self, send: Send) -> None:
         body: dict[str, Any] = {"type": "http.response.body", "body": b"", "more_body": True}
@@ -54,14 +60,13 @@ class FoundResponse(StreamingResponse):
                         await self._start(send)
                         started = True
                     await send(body | {"body": data})
-            except (ReaderError, OSError) as exc:
+            except (ReadingProcessError, OSError) as exc:
                 if started:
                     return
-                detail = "the log cannot be read now; the service's own output says why"
-                raise HTTPException(503, detail) from exc
+                raise HTTPException(503, LOG_UNREADABLE) from exc
         if not started:
-            if self._needs_one:
-                raise HTTPException(404, NO_ENTRY)
+            if self._not_found:
+                raise HTTPException(404, self._not_found)
             await self._start(send)
         await send(body | {"more_body": False})
 
@@ -70,148 +75,225 @@ class FoundResponse(StreamingResponse):
         await send(head)
 
 
-def moment(text: str) -> datetime:
-    """Return the moment that a day or a date with a time means, in UTC unless it says otherwise."""
+def parse_time(text: str) -> datetime:
+    """Return the time that a day, or a date with a time, means; in UTC unless it says otherwise."""
     try:
-        given = datetime.fromisoformat(text)
-        return (given if given.tzinfo else given.replace(tzinfo=UTC)).astimezone(UTC)
+        time = datetime.fromisoformat(text)
+        return (time if time.tzinfo else time.replace(tzinfo=UTC)).astimezone(UTC)
     except (ValueError, OverflowError) as exc:
-        raise ValueError("Input should be a day or a moment, as in 2026-11-24T15:00Z") from exc
+        raise ValueError("Input should be a day or a time, as in 2026-11-24T15:00Z") from exc
 
 
-def first_moment(text: str) -> str:
-    """Return the moment as the log writes it."""
-    return timestamp(moment(text))
+def parse_since(text: str) -> str:
+    """Return the time as a timestamp of the log."""
+    return format_timestamp(parse_time(text))
 
 
-def end_moment(text: str) -> str:
-    """Return the moment as the log writes it; a day ends with its last moment."""
-    end = moment(text)
+def parse_until(text: str) -> str:
+    """Return the time as a timestamp of the log; for a day, the end of the day."""
+    end = parse_time(text)
     if re.fullmatch(r"[\d-]+", text):
         end = min(end, datetime.max.replace(tzinfo=UTC) - ONE_DAY) + ONE_DAY
-    return timestamp(end)
+    return format_timestamp(end)
 
 
-DAY_OR_MOMENT = WithJsonSchema(
+DAY_OR_TIME = WithJsonSchema(
     {"type": "string", "anyOf": [{"format": "date"}, {"format": "date-time"}]}
 )
+Timestamp = Annotated[str, WithJsonSchema({"type": "string", "format": "date-time"})]
 
 
-class LogSpan(BaseModel):
+class PeriodQuery(BaseModel):
     """When an entry was finished."""
 
     model_config = ConfigDict(extra="forbid")
 
-    since: Annotated[str, AfterValidator(first_moment), DAY_OR_MOMENT] | None = Field(
-        None, description="a day or a moment; what was finished then or later"
+    since: Annotated[str, AfterValidator(parse_since), DAY_OR_TIME] | None = Field(
+        None, description="a day or a time; what was finished then or later"
     )
-    until: Annotated[str, AfterValidator(end_moment), DAY_OR_MOMENT] | None = Field(
-        None, description="a day, which is included, or a moment, which is not"
+    until: Annotated[str, AfterValidator(parse_until), DAY_OR_TIME] | None = Field(
+        None, description="a day, which is included, or a time, which is not"
     )
 
 
-class LogFilter(LogSpan):
-    """Which entries are meant."""
+class FilterQuery(PeriodQuery):
+    """Which entries are wanted."""
 
-    q: str = Field("", max_length=1000, description="text in what was asked or answered")
-    status: Literal["ok", "cancelled", "error"] | None = Field(None, description="how it ended")
+    q: str = Field("", max_length=1000, description="text in the request or the answer")
+    status: Status | None = Field(None, description="how the request ended")
     model: str | None = Field(None, description="the model that answered")
-    endpoint: str | None = Field(None, description="the path that was asked")
+    endpoint: str | None = Field(None, description="the request's path")
 
-    def filter(self) -> dict[str, Any]:
-        """Return it as a reading process takes it."""
+    def to_filter(self) -> Filter:
+        """Return the filter that a reading process applies."""
         exact = {"status": self.status, "model": self.model, "endpoint": self.endpoint}
-        return {
-            "q": self.q,
-            "exact": {key: value for key, value in exact.items() if value},
-            "since": self.since,
-            "until": self.until,
-        }
+        known = {key: value for key, value in exact.items() if value}
+        return Filter(self.q, known, self.since, self.until)
 
 
-class LogQuery(LogFilter):
-    """Which entries are meant, and how many."""
+class LogQuery(FilterQuery):
+    """Which entries are wanted, and how many."""
 
     limit: int | None = Field(None, ge=1, le=1000, description="50, or all as JSON lines")
     before: str | None = Field(
-        None, pattern=r"^\d{4}-\d\d-\d\d\.\d{1,15}$", description="an earlier answer's `next`"
+        None, pattern=r"^\d{4}-\d\d-\d\d\.\d{1,15}$", description="`next` of the page before"
     )
+
+
+class ToolCall(BaseModel):
+    """A tool call of an answer."""
+
+    id: str | None
+    name: str | None
+    arguments: Any = Field(description="an object, or the text as it is where it is no JSON")
 
 
 @dataclass
 class Entry(LogEntry):
-    """One request and what came of it; the README says what the keys mean."""
+    """One request and its answer."""
 
+    started_at: Timestamp
+    finished_at: Timestamp
+    tool_calls: list[ToolCall] | None = None  # type: ignore[assignment]
     request: Any = None
 
 
-class Found(BaseModel):
+class LogPage(BaseModel):
     """Entries, newest first."""
 
     entries: list[Entry]
     next: str | None = Field(
-        description="what `before` takes to go on, where there are more", examples=["2026-11-24.8"]
+        description="the `before` of the next page, if there is one", examples=["2026-11-24.8"]
     )
 
 
-LINES = {"schema": {"type": "string"}, "example": ENTRY.line().decode()}
-FIGURES = LINES | {
-    "example": '{"progress":0.41}\n{"since":"2026-11-24T15:00:00Z","until":"2026-11-24T15:00:00Z",'
-    '"bucket_seconds":1,"entries":0,"buckets":[],"models":[],"slowest":[]}\n'
+class Percentiles(BaseModel):
+    """Percentiles of a group of values."""
+
+    p50: float
+    p95: float
+    p99: float
+
+
+class Bucket(BaseModel):
+    """The entries of one period."""
+
+    start: Timestamp
+    ok: int
+    error: int
+    cancelled: int
+    ttft_ms: Percentiles | None
+    duration_ms: Percentiles | None
+
+
+class ModelFigures(BaseModel):
+    """The complete answers of one model."""
+
+    model: str
+    entries: int
+    response_tokens: int
+    tokens_per_second: Percentiles | None
+
+
+class SlowEntry(BaseModel):
+    """An entry, as far as a list shows it."""
+
+    id: str
+    started_at: Timestamp
+    finished_at: Timestamp
+    endpoint: str
+    model: str | None
+    status: Status
+    duration_ms: float
+    ttft_ms: float | None
+    response_tokens: int | None
+    prompt_chars: int | None
+    prompt: str | None
+
+
+class Figures(BaseModel):
+    """The last line of the response; those before it are `{"progress": <part that is read>}`."""
+
+    since: Timestamp
+    until: Timestamp
+    bucket_seconds: int
+    entries: int
+    buckets: list[Bucket]
+    models: list[ModelFigures]
+    slowest: list[SlowEntry]
+
+
+LINES = {"schema": {"type": "string"}, "example": EXAMPLE_ENTRY.to_line().decode()}
+FIGURES = {
+    "schema": {"$ref": "#/components/schemas/Figures"},
+    "example": {
+        "since": EXAMPLE_ENTRY.finished_at,
+        "until": EXAMPLE_ENTRY.finished_at,
+        "bucket_seconds": 1,
+        "entries": 0,
+        "buckets": [],
+        "models": [],
+        "slowest": [],
+    },
 }
-NO_KEY = refused(401, REFUSALS[401][0], KEY_WANTED)
-log = APIRouter(
-    dependencies=[Depends(authorize_reader)],
-    responses=refusals(400, 422, 503) | {401: NO_KEY},
+router = APIRouter(
+    dependencies=[Depends(check_log_key)],
+    responses=describe_errors(400, 422, 503)
+    | {401: describe_error(401, ERRORS[401][0], LOG_KEY_MISSING)},
     tags=["log"],
 )
 
 
-@asynccontextmanager
-async def log_state(settings: Settings) -> AsyncIterator[dict[str, Any]]:
-    """Have what the routes need, for the app's state."""
-    async with LogReaders(settings.log_dir) as readers:
-        yield {"log_key": log_key(settings), "log_readers": readers}
+def start_job(
+    request: Request,
+    kind: Literal["page", "lines", "figures"],
+    filter: Filter,
+    limit: int | None = None,
+    before: str | None = None,
+) -> AsyncGenerator[bytes, None]:
+    """Return what a reading process will find."""
+    directory = str(request.state["settings"].log_dir)
+    return request.state["reading_processes"].read(Job(kind, directory, filter, limit, before))
 
 
-@log.get(
+@router.get(
     "/log",
     response_class=StreamingResponse,
-    responses={200: {"model": Found, "content": dict.fromkeys(JSON_LINES, LINES)}},
+    responses={200: {"model": LogPage, "content": dict.fromkeys(JSON_LINES, LINES)}},
 )
 async def find_entries(request: Request, query: Annotated[LogQuery, Query()]) -> StreamingResponse:
     """Find entries, newest first: a page of them as JSON, or all as JSON lines."""
     media_type, _ = negotiate(request.headers.get("accept", "*/*"))
-    job: dict[str, Any] = {"filter": query.filter(), "before": query.before}
     if media_type in JSON_LINES:
-        job |= {"kind": "lines", "limit": query.limit}
-    else:
-        media_type = "application/json"
-        job |= {"kind": "page", "limit": query.limit or PAGE_LENGTH}
-    return FoundResponse(request.state.log_readers.read(job), media_type)
+        found = start_job(request, "lines", query.to_filter(), query.limit, query.before)
+        return FoundResponse(found, media_type)
+    limit = query.limit or PAGE_LENGTH
+    found = start_job(request, "page", query.to_filter(), limit, query.before)
+    return FoundResponse(found, "application/json")
 
 
-@log.get(
+@router.get(
     "/log/figures",
     response_class=StreamingResponse,
-    responses={200: {"content": {JSON_LINES[0]: FIGURES}}},
+    responses={200: {"model": Figures, "content": {JSON_LINES[0]: FIGURES}}},
 )
-async def figures(request: Request, query: Annotated[LogFilter, Query()]) -> StreamingResponse:
-    """Say what the log shows about speed and failures: JSON lines, progress before the figures."""
-    job = {"kind": "figures", "filter": query.filter()}
-    return FoundResponse(request.state.log_readers.read(job), "application/x-ndjson")
+async def compute_figures(
+    request: Request, query: Annotated[FilterQuery, Query()]
+) -> StreamingResponse:
+    """Compute figures about speed and failures: JSON lines, progress before the figures."""
+    found = start_job(request, "figures", query.to_filter())
+    return FoundResponse(found, JSON_LINES[0])
 
 
-@log.get(
+@router.get(
     "/log/{entry_id}",
     response_class=StreamingResponse,
-    responses={200: {"model": Entry}, 404: refused(404, "No such entry", NO_ENTRY)},
+    responses={200: {"model": Entry}, 404: describe_error(404, "No such entry", ENTRY_NOT_FOUND)},
 )
 async def find_entry(
-    request: Request, entry_id: str, span: Annotated[LogSpan, Query()]
+    request: Request, entry_id: str, period: Annotated[PeriodQuery, Query()]
 ) -> StreamingResponse:
-    """Find the entry of a request by its `X-Request-ID`; sooner where it is said when."""
-    filter = {"exact": {"id": entry_id}, **span.model_dump()}
-    job: dict[str, Any] = {"kind": "lines", "filter": filter, "limit": 1}
-    found = request.state.log_readers.read(job)
-    return FoundResponse(found, "application/json", needs_one=True)
+    """Find the entry of a request by its `X-Request-ID`; a period makes it faster."""
+    filter = Filter(exact={"id": entry_id}, since=period.since, until=period.until)
+    found = start_job(request, "lines", filter, limit=1)
+    return FoundResponse(found, "application/json", not_found=ENTRY_NOT_FOUND)

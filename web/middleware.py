@@ -1,4 +1,4 @@
-"""What surrounds every request: its id, the hosts that may be asked for, the shape of a refusal.
+"""What surrounds every request: its id, the allowed hosts, the shape of an error.
 
 Pure ASGI: `BaseHTTPMiddleware` would hide disconnects and copy every stream.
 """
@@ -14,31 +14,30 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from protocols.base import refusal
+from protocols.registry import error_body
 
 REQUEST_ID = "X-Request-ID"
-RETRY_SECONDS = 5
+RETRY_AFTER_SECONDS = 5
 HOST = re.compile(r"(?:\[([0-9a-f:.]+)]|([^:@/\[\]\s]+))(?::\d*)?", re.IGNORECASE)
 
 
-def refuse(
-    scope: Scope, status: int, detail: str, headers: Mapping[str, str] | None = None
+def error_response(
+    scope: Scope, status: int, message: str, headers: Mapping[str, str] | None = None
 ) -> JSONResponse:
-    """Return the answer to a request that is refused, in the shape of the interface it asked.
+    """Return the response to a request that fails, in the shape of the interface it asked.
 
-    Every 503 says when to try again.
+    Every 503 says when to retry.
     """
-    more = {"Retry-After": str(RETRY_SECONDS)} if status == 503 else {}
-    return JSONResponse(
-        refusal(get_route_path(scope), status, detail), status, {**more, **(headers or {})}
-    )
+    retry = {"Retry-After": str(RETRY_AFTER_SECONDS)} if status == 503 else {}
+    body = error_body(get_route_path(scope), status, message)
+    return JSONResponse(body, status, {**retry, **(headers or {})})
 
 
 class RequestIDMiddleware:
-    """Gives every request an id, in `scope["state"]`, and its answer the same in `X-Request-ID`.
+    """Gives every request an id, in `scope["state"]`, and its response the same in `X-Request-ID`.
 
-    As the outermost part that a request passes it also ends quietly what uvicorn cancels when the
-    grace period of a stop is over: with a 503 where nothing has left yet.
+    As the outermost middleware it also ends quietly what uvicorn cancels when the grace period of a
+    stop is over: with a 503 if nothing has been sent yet.
     """
 
     def __init__(self, app: ASGIApp) -> None:
@@ -62,15 +61,15 @@ class RequestIDMiddleware:
             await self.app(scope, receive, send_with_id)
         except asyncio.CancelledError:
             if not started:
-                detail = "the service is stopping; try again when it is back"
-                await refuse(scope, 503, detail)(scope, receive, send_with_id)
+                response = error_response(scope, 503, "the service is stopping; retry later")
+                await response(scope, receive, send_with_id)
 
 
 class HostMiddleware:
-    """Refuses a `Host` that is a name not known here: what DNS rebinding needs.
+    """Refuses a `Host` with an unknown name, which is what DNS rebinding needs.
 
-    A page that points its own name at 127.0.0.1 cannot make a browser send an IP literal, so any
-    literal passes, as with Ollama (CVE-2024-28224).
+    A page whose own name leads to 127.0.0.1 cannot make a browser send an IP literal, so any
+    literal is allowed, as in Ollama (CVE-2024-28224).
     """
 
     def __init__(self, app: ASGIApp, allowed_hosts: Set[str]) -> None:
@@ -81,11 +80,11 @@ class HostMiddleware:
         host = Headers(scope=scope).get("host", "") if scope["type"] == "http" else "localhost"
         if self.allows(host):
             return await self.app(scope, receive, send)
-        detail = (
-            f"the Host header {host!r} is not allowed; add the name to MINIVAULT_ALLOWED_HOSTS "
-            "if this service is to be reached under it"
+        message = (
+            f"the Host header {host!r} is not allowed; to use this name, add it to "
+            "MINIVAULT_ALLOWED_HOSTS"
         )
-        await refuse(scope, 400, detail)(scope, receive, send)
+        await error_response(scope, 400, message)(scope, receive, send)
 
     def allows(self, host: str) -> bool:
         """Return whether a `Host` header's value is an IP literal or an allowed name."""
@@ -102,10 +101,10 @@ class HostMiddleware:
         return True
 
 
-class BodyLimitDetailMiddleware:
-    """Gives the 413 of Starlette's body limit, plain text, the shape of every other error.
+class BodyLimitMiddleware:
+    """Gives the 413 of Starlette's body limit, which is plain text, the shape of every other error.
 
-    A 413 of Ollama's own is passed on as it came.
+    A 413 of Ollama's own stays as it is.
     """
 
     def __init__(self, app: ASGIApp, max_body_bytes: int) -> None:
@@ -115,16 +114,16 @@ class BodyLimitDetailMiddleware:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         replaced = False
 
-        async def send_with_detail(message: Message) -> None:
+        async def send_in_shape(message: Message) -> None:
             nonlocal replaced
-            if message.get("status") == 413 and not scope["state"].get("is_passed_on"):
+            if message.get("status") == 413 and not scope["state"].get("is_forwarded"):
                 replaced = True
                 detail = (
                     f"the request body is larger than {self.max_body_bytes} bytes; shorten it, "
                     "or raise MINIVAULT_MAX_BODY_BYTES"
                 )
-                await refuse(scope, 413, detail)(scope, receive, send)
+                await error_response(scope, 413, detail)(scope, receive, send)
             elif not replaced:
                 await send(message)
 
-        await self.app(scope, receive, send_with_detail)
+        await self.app(scope, receive, send_in_shape)

@@ -1,7 +1,8 @@
-"""What a browser gets: the page, from `page/` as it is, and the headers that keep it to itself.
+"""The page for browsers: the files in `page/`, with headers that keep it safe.
 
-Prompts and answers are anybody's text. Even where the page failed to treat them so, no script but
-its own files runs, nothing is loaded from or sent to another host, and no other site frames it.
+Prompts and answers can contain anything. Even where the page failed to treat them as text, no
+script but its own files runs, nothing is loaded from or sent to another host, and no other site can
+frame it.
 """
 
 import os
@@ -12,7 +13,7 @@ from fastapi import APIRouter, Request, Response
 from fastapi.responses import PlainTextResponse
 from fastapi.staticfiles import StaticFiles
 
-HEADERS = {
+PAGE_HEADERS = {
     "Content-Security-Policy": (
         "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; "
         "img-src 'self' data:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'; "
@@ -21,26 +22,28 @@ HEADERS = {
     "X-Content-Type-Options": "nosniff",
     "Referrer-Policy": "no-referrer",
     "Vary": "Accept",
-    "Cache-Control": "no-cache",  # kept, but asked for anew each time: a 304 where it is the same
+    "Cache-Control": "no-cache",  # cached, but revalidated each time: a 304 if unchanged
 }
+
+assert hasattr(StaticFiles, "file_response"), "Starlette makes a file's response in another way now"
 
 
 class PageFiles(StaticFiles):
-    """The page's files, with its headers."""
+    """Static files with the page's headers."""
 
     def file_response(self, full_path: str | os.PathLike[str], *args: Any, **kw: Any) -> Response:
         response = super().file_response(full_path, *args, **kw)
-        response.headers.update(HEADERS)
+        response.headers.update(PAGE_HEADERS)
         return response
 
 
 page_files = PageFiles(directory=Path(__file__).parent.parent / "page")
-front = APIRouter()
+router = APIRouter()
 
 
-@front.api_route("/", methods=["GET", "HEAD"], include_in_schema=False)
+@router.api_route("/", methods=["GET", "HEAD"], include_in_schema=False)
 async def index(request: Request) -> Response:
-    """Answer the page to a browser, and to everybody else what Ollama says there."""
+    """Return the page to a browser, and to all others what Ollama answers there."""
     if "text/html" in request.headers.get("accept", ""):
         return await page_files.get_response("index.html", request.scope)
     return PlainTextResponse("Ollama is running", headers={"Vary": "Accept"})

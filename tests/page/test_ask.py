@@ -107,10 +107,10 @@ def test_where_the_api_has_a_key_the_page_asks_for_it(serve: Serve, page: Page) 
     service = serve(api_key="s3cret-key")
     page.goto(service.url)
     ask(page)
-    for key, said in (("wrong", "MINIVAULT_API_KEY"), ("s3cret-key", "That was not it.")):
+    for key, said in (("wrong", "MINIVAULT_API_KEY"), ("s3cret-key", "This key was not accepted.")):
         expect(page.get_by_role("dialog")).to_contain_text(said)
         page.get_by_role("textbox", name="Key").fill(key)
-        page.get_by_role("button", name="Use it").click()
+        page.get_by_role("button", name="Continue").click()
     expect(page.locator(".facts")).to_contain_text("Done")
 
 

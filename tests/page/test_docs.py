@@ -9,7 +9,7 @@ from playwright.sync_api import Page, Route, expect
 
 from tests.conftest import Serve
 from tests.page.conftest import needs_browser
-from tests.processes import GRACE, UVICORN, process
+from tests.processes import GRACE, SERVE, process
 
 KEY = "a-key-that-nobody-guesses"
 PREFIX = "/vault"
@@ -94,7 +94,7 @@ def test_the_page_works_behind_a_prefix(page: Page, tmp_path: Path) -> None:
         asked.append(route.request.url.removeprefix(service.url))
         route.continue_(url=route.request.url.replace(PREFIX, "", 1))
 
-    command = [*UVICORN, *GRACE, "--root-path", PREFIX]
+    command = [*SERVE, *GRACE, "--root-path", PREFIX]
     with process(command, tmp_path / "logs", MINIVAULT_STUB_DELAY="0") as service:
         page.route(f"{service.url}/**", strip)
         page.goto(f"{service.url}{PREFIX}/docs")

@@ -41,7 +41,7 @@ def test_figures_are_drawn_and_said_as_numbers(opened: Opened) -> None:
     expect(page.get_by_role("img")).to_have_count(3)
     assert page.locator("svg .bar[height='0']").count() < page.locator("svg .bar").count()
     expect(page.get_by_role("region", name="Tokens per second")).to_contain_text("tinyllama")
-    page.get_by_text("All of it as a table").click()
+    page.get_by_text("All figures as a table").click()
     row = page.get_by_role("region", name="Requests and times").get_by_role("row").last
     expect(row).to_contain_text("500 ms")
     assert page.locator("svg").first.evaluate("svg => svg.innerHTML.includes('NaN')") is False

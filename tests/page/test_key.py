@@ -62,7 +62,7 @@ def test_two_keys_are_asked_for_one_after_the_other(serve: Serve, page: Page) ->
         expect(page.get_by_role("dialog").get_by_role("paragraph")).to_have_count(1)
         expect(page.get_by_role("dialog")).to_contain_text(f"The {whose}'s key")
         page.get_by_role("textbox", name="Key").fill(f"the-{whose}'s-own-key")
-        page.get_by_role("button", name="Use it").click()
+        page.get_by_role("button", name="Continue").click()
     expect(page.locator(".facts")).to_contain_text("Done")
     page.get_by_role("link", name="Log", exact=True).click()
     expect(page.get_by_role("status")).to_contain_text("1 entry")

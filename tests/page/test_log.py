@@ -236,7 +236,7 @@ def test_ask_again_fills_the_form_with_what_was_asked(opened: Opened) -> None:
     expect(page.get_by_label("System message")).to_have_value("Be brief.")
     expect(page.get_by_label("Options, as JSON")).to_have_value('{"seed":1}')
     expect(page.get_by_role("combobox", name="Model")).to_have_value("qwen3:8b")
-    expect(page.get_by_text("may hold more than this form")).to_be_hidden()
+    expect(page.get_by_text("leaves out earlier messages")).to_be_hidden()
 
 
 def test_ask_again_says_that_a_conversation_is_more_than_its_last_message(opened: Opened) -> None:
@@ -246,7 +246,7 @@ def test_ask_again_says_that_a_conversation_is_more_than_its_last_message(opened
     page = opened.page
     page.get_by_role("button", name="Ask again").click()
     expect(page.get_by_label("Prompt")).to_have_value("And you?")
-    expect(page.get_by_text("may hold more than this form")).to_be_visible()
+    expect(page.get_by_text("leaves out earlier messages")).to_be_visible()
 
 
 def test_where_no_texts_are_kept_their_lengths_are_shown(serve: Serve, page: Page) -> None:

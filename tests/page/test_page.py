@@ -214,7 +214,7 @@ def all_views(opened: Opened) -> Iterator[str]:
         yield "entry"
     opened.show("#figures")
     expect(page.get_by_role("img")).to_have_count(3)
-    page.get_by_text("All of it as a table").click()
+    page.get_by_text("All figures as a table").click()
     yield "figures"
     page.evaluate("sessionStorage.clear()")
     page.reload()

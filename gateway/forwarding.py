@@ -1,0 +1,159 @@
+"""Forwarding: a request on its way to Ollama and its answer on the way back, both unchanged."""
+
+from collections.abc import AsyncGenerator, Iterable
+from contextlib import aclosing
+
+from fastapi import HTTPException
+from pydantic_core import to_json
+from starlette.types import Message
+
+from formats import AnswerStream, Format
+from llm_services import BrokenAnswerError, HTTPService, ServiceLoopError
+from log.entry import LogEntry
+from messages import Chunk
+from protocols.base import Protocol
+from recorder import Recording
+from upstream.reader import AnswerReader, Framing
+from web.state import Request
+
+HOP_BY_HOP = {
+    b"connection",
+    b"keep-alive",
+    b"proxy-authenticate",
+    b"proxy-authorization",
+    b"proxy-connection",
+    b"te",
+    b"trailer",
+    b"transfer-encoding",
+    b"upgrade",
+}
+"""Headers of one connection only (RFC 9110 §7.6.1, RFC 9112 §C.2.2)."""
+
+
+def find_ollama(request: Request) -> HTTPService:
+    """Return the service that requests are forwarded to.
+
+    Raises:
+        HTTPException: 503, the service is not Ollama.
+        ServiceLoopError: the request comes from this service itself.
+    """
+    service = request.state["service"]
+    if not service.is_ollama:
+        raise HTTPException(
+            503,
+            f"MINIVAULT_LLM_SERVICE={service.llm_type} has no Ollama behind it; set "
+            "MINIVAULT_LLM_SERVICE=ollama",
+        )
+    assert isinstance(service, HTTPService)
+    if service.via in ", ".join(request.headers.getlist("via")):
+        raise ServiceLoopError(
+            "MiniVault is in front of itself: MINIVAULT_OLLAMA_BASE_URL leads back here"
+        )
+    return service
+
+
+def end_to_end_headers(
+    headers: Iterable[tuple[bytes, bytes]], *removed: bytes
+) -> list[tuple[bytes, bytes]]:
+    """Return the headers for the next hop, without those named here."""
+    headers = list(headers)
+    named = b",".join(value for name, value in headers if name.lower() == b"connection")
+    dropped = HOP_BY_HOP | {name.strip().lower() for name in named.split(b",")} | {*removed}
+    return [(name, value) for name, value in headers if name.lower() not in dropped]
+
+
+class Forward:
+    """One forwarded request and its answer."""
+
+    def __init__(self, request: Request, body: bytes, protocol: Protocol | None) -> None:
+        """With a protocol, the answer is read while it passes."""
+        self._service = find_ollama(request)
+        self._method = request.method
+        path = request.scope["raw_path"].removeprefix(request.scope["root_path"].encode())
+        query = request.scope["query_string"]
+        self._target = path + b"?" * bool(query) + query
+        keys = (b"authorization", b"x-api-key") if request.state["settings"].api_key else ()
+        # without Accept-Encoding: a compressed answer cannot be read; the others are made anew
+        hop = (b"host", b"content-length", b"accept-encoding", b"expect", *keys)
+        self._headers = end_to_end_headers(request.headers.raw, *hop)
+        self._body = body
+        self._protocol = protocol
+        self.framing = Framing.DOCUMENT
+        self.can_append = False
+        """Whether an error can follow what has arrived."""
+        self.head: Message = {"type": "http.response.start"}
+
+    async def chunks(self) -> AsyncGenerator[Chunk, None]:
+        """Yield the answer as it arrives; `head` is complete with the first chunk.
+
+        Raises:
+            LLMServiceError: Ollama is unreachable, too late, or broke off.
+        """
+        async with self._service.request(
+            self._method, self._target, self._headers, self._body
+        ) as answer:
+            self.head["status"] = answer.status
+            replaced = (b"date", b"x-request-id")
+            self.head["headers"] = end_to_end_headers(answer.raw_headers, *replaced)
+            if answer.status < 400:
+                self.framing = Framing.of(answer.headers.get("content-type", ""))
+            self.can_append = self.framing is not Framing.DOCUMENT and not answer.has_length
+            if self._protocol is None:
+                chunks = answer.unread_chunks()
+            else:
+                reader = AnswerReader(self._protocol, self.framing, status=answer.status)
+                chunks = answer.read_chunks(reader)
+            async with aclosing(chunks):
+                async for chunk in chunks:
+                    yield chunk
+
+
+class ForwardedFormat(Format):
+    """The bytes as they arrived, and errors in the words of their protocol."""
+
+    finishes_failed = False
+
+    def __init__(self, forward: Forward, protocol: Protocol | None) -> None:
+        self._forward = forward
+        self._protocol = protocol
+        self._last = b"\n"
+
+    def encode_chunk(self, chunk: Chunk) -> bytes:
+        self._last = chunk.wire or self._last
+        return chunk.wire
+
+    def encode_end(self, entry: LogEntry | None) -> bytes:
+        return b""
+
+    def encode_error(self, exc: Exception) -> bytes:
+        """Return MiniVault's own error; an answer that Ollama broke off just breaks off."""
+        if isinstance(exc, BrokenAnswerError) or not self._forward.can_append:
+            return b""
+        assert self._protocol, "only what is read is a stream"
+        data = to_json(self._protocol.error_body(502, str(exc)))
+        line_end = b"" if self._last.endswith(b"\n") else b"\n"
+        if self._forward.framing is Framing.LINES:
+            return line_end + data + b"\n"
+        name = self._protocol.error_event
+        event = b"event: %b\n" % name.encode() if name else b""
+        return line_end * 2 + event + b"data: " + data + b"\n\n"
+
+
+class ForwardedAnswer(AnswerStream):
+    """Sends Ollama's answer as it arrives, with Ollama's own head."""
+
+    def __init__(
+        self,
+        request: Request,
+        forward: Forward,
+        protocol: Protocol | None = None,
+        recording: Recording | None = None,
+    ) -> None:
+        chunks = recording.chunks if recording else forward.chunks()
+        format = ForwardedFormat(forward, protocol)
+        super().__init__(chunks, request.state["client"], format, recording=recording)
+        self._forward = forward
+        request.scope["state"]["is_forwarded"] = True
+
+    def head(self) -> Message:
+        return self._forward.head

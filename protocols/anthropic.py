@@ -1,0 +1,82 @@
+"""Anthropic's interface as Ollama has it: server-sent events, or one object."""
+
+from messages import Chunk
+from protocols.base import (
+    Endpoint,
+    Json,
+    Protocol,
+    append_text,
+    append_tool_call,
+    as_dict,
+    as_index,
+    as_list,
+    error_message,
+    joined_text,
+    update_usage,
+)
+
+ERROR_TYPES = {
+    400: "invalid_request_error",
+    401: "authentication_error",
+    403: "permission_error",
+    404: "not_found_error",
+    413: "request_too_large",
+    503: "overloaded_error",
+}
+
+
+class Messages(Protocol):
+    """`/v1/messages`."""
+
+    prefix = "/v1/messages"
+    reference = "https://platform.claude.com/docs/en/api/messages"
+    endpoints = (
+        Endpoint(
+            "/v1/messages",
+            "Answer a conversation",
+            {
+                "max_tokens": 200,
+                "messages": [{"role": "user", "content": "Why is the sky blue?"}],
+            },
+        ),
+    )
+    error_event = "error"
+
+    def error_body(self, status: int, message: str) -> Json:
+        kind = ERROR_TYPES.get(status, "api_error")
+        return {"type": "error", "error": {"type": kind, "message": message}}
+
+    def read_event(self, event: Json, chunk: Chunk, *, streamed: bool) -> None:
+        match event.get("type"):
+            case "content_block_start":
+                self._read_part(as_dict(event.get("content_block")), event.get("index"), chunk)
+            case "content_block_delta":
+                self._read_part(as_dict(event.get("delta")), event.get("index"), chunk)
+            case "message_start":
+                self._read_message(as_dict(event.get("message")), chunk)
+            case "message_delta":
+                self._read_message({**event, **as_dict(event.get("delta"))}, chunk)
+            case "message_stop":
+                chunk.done = True
+            case "message":
+                for position, part in enumerate(map(as_dict, as_list(event.get("content")))):
+                    self._read_part(part, position, chunk)
+                self._read_message(event, chunk)
+                chunk.done = True
+            case _:
+                chunk.error = error_message(event.get("error"))
+
+    def _read_part(self, part: Json, index: object, chunk: Chunk) -> None:
+        append_text(chunk.response, joined_text(part.get("text")))
+        append_text(chunk.thinking, joined_text(part.get("thinking")))
+        if part.get("type") in ("tool_use", "input_json_delta"):
+            arguments = part.get("partial_json") or part.get("input") or None
+            append_tool_call(chunk, as_index(index), part.get("id"), part.get("name"), arguments)
+
+    def _read_message(self, message: Json, chunk: Chunk) -> None:
+        chunk.model = joined_text(message.get("model")) or chunk.model
+        chunk.finish_reason = joined_text(message.get("stop_reason")) or chunk.finish_reason
+        update_usage(chunk, message.get("usage"))
+
+    def read_prompt(self, body: Json) -> tuple[str | None, str | None]:
+        return joined_text(body.get("system")), super().read_prompt(body)[1]

@@ -1,0 +1,189 @@
+"""Ends of an answer that Ollama 0.33 was not seen to send, and that its protocols have."""
+
+import json
+import time
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from messages import Chunk, ToolCallDelta
+from protocols.registry import endpoints
+from recorder import ToolCalls
+from tests.conftest import Serve
+from tests.ollama_stand_in import OllamaStandIn, like_ollama
+from upstream import reader as upstream_reader
+from upstream.reader import AnswerReader, Framing
+
+PROTOCOLS = {endpoint.path: protocol for endpoint, protocol in endpoints()}
+
+
+def reader_of(path: str, framing: Framing, *, strict: bool = False) -> AnswerReader:
+    """Return a reader of the answers on a path."""
+    return AnswerReader(PROTOCOLS[path], framing, strict=strict)
+
+
+def read(path: str, framing: Framing, data: bytes) -> list[Chunk]:
+    """Return what an answer means, read in one piece and to its end."""
+    reader = reader_of(path, framing)
+    return [reader.feed(data), reader.end()]
+
+
+def response(status: str, **fields: Any) -> dict[str, Any]:
+    """Return a response of `/v1/responses` that has ended."""
+    usage = {"input_tokens": 3, "output_tokens": 2}
+    return {"status": status, "model": "tinyllama", "output": [], "usage": usage, **fields}
+
+
+ENDS = {
+    "cut off by a limit": (
+        response("incomplete", incomplete_details={"reason": "max_output_tokens"}),
+        ("max_output_tokens", None),
+    ),
+    "filtered": (
+        response("incomplete", incomplete_details={"reason": "content_filter"}),
+        ("content_filter", None),
+    ),
+    "failed": (
+        response("failed", error={"code": "server_error", "message": "no memory"}),
+        ("failed", "Ollama failed: no memory"),
+    ),
+    "failed without words": (response("failed"), ("failed", "Ollama failed: the response failed")),
+}
+
+
+@pytest.mark.parametrize(("ended", "expected"), ENDS.values(), ids=ENDS.keys())
+@pytest.mark.parametrize("framing", [Framing.EVENTS, Framing.DOCUMENT])
+def test_a_response_that_ended_in_another_way_is_read_as_such(
+    ended: dict[str, Any], expected: tuple[str, str | None], framing: Framing
+) -> None:
+    if framing is Framing.DOCUMENT:
+        data = json.dumps(ended).encode()
+    else:
+        event = {"type": f"response.{ended['status']}", "response": ended}
+        data = f"event: {event['type']}\ndata: {json.dumps(event)}\n\n".encode()
+    last, after = read("/v1/responses", framing, data)
+    assert (last.finish_reason, last.error) == expected
+    assert (last.done, last.model, last.response_tokens) == (True, "tinyllama", 2)
+    assert (after.done, after.error) == (False, None), "nothing more is read"
+
+
+@pytest.mark.parametrize("framing", Framing)
+def test_answer_is_whole_with_its_last_brace_in_however_many_pieces(framing: Framing) -> None:
+    """With it a client may have all that the answer's length promised."""
+    path = "/v1/messages" if framing is Framing.EVENTS else "/api/chat"
+    last = {"type": "message_stop", "message": {"content": "x]" * 2000}, "done": True}
+    data = b"data: " * (framing is Framing.EVENTS) + json.dumps(last).encode()
+    reader = reader_of(path, framing)
+    *_, chunk = [reader.feed(piece + b"]") for piece in data[:-1].split(b"]")[:-1]]
+    assert not chunk.done
+    assert reader.feed(data.rpartition(b"]")[2]).done
+
+
+CALL = {"function": {"name": "look", "arguments": {}}}
+LARGE: dict[str, Callable[[int], bytes]] = {
+    "tool calls": lambda n: json.dumps({"message": {"tool_calls": [CALL] * n}}).encode() + b"\n",
+    "tokens behind a long text": lambda n: (
+        b'{"response":"%s"}\n' % (b"x" * 20 * n) + b'{"response":"y"}\n' * n
+    ),
+}
+
+
+@pytest.mark.parametrize("content", LARGE)
+def test_what_comes_in_one_read_costs_as_much_as_it_is_long(content: str) -> None:
+    """Once it cost its square, and held up everybody for seconds."""
+
+    def seconds(n: int) -> float:
+        data = LARGE[content](n)
+        begun = time.process_time()
+        chunk = reader_of("/api/chat", Framing.LINES).feed(data)
+        taken = time.process_time() - begun
+        assert len(chunk.tool_calls or chunk.response) >= n
+        return taken
+
+    seconds(1000)  # warm
+    assert seconds(64_000) < 128 * min(seconds(4000) for _ in range(3))
+
+
+def test_calls_of_two_lines_are_two_also_where_one_takes_the_others_place_in_memory() -> None:
+    event, keys = {"message": {"tool_calls": [CALL]}}, set()
+    for _ in range(2):
+        chunk = Chunk()
+        PROTOCOLS["/api/chat"].read_event(event, chunk, streamed=True)
+        keys |= {piece.key for piece in chunk.tool_calls}
+        del chunk
+    assert len(keys) == 2
+
+
+def test_calls_without_an_id_are_apart() -> None:
+    calls = [{"type": "function_call", "name": name, "arguments": "{}"} for name in ("a", "b")]
+    data = json.dumps(response("completed", output=calls)).encode()
+    chunk, _ = read("/v1/responses", Framing.DOCUMENT, data)
+    assert len({piece.key for piece in chunk.tool_calls}) == 2
+
+
+@pytest.mark.parametrize("said", ["", "{", "NaN", '{"a":-Infinity}'])
+def test_arguments_that_are_no_json_stay_as_they_were_said(said: str) -> None:
+    calls = ToolCalls()
+    for letter in said:
+        calls.add(ToolCallDelta(0, arguments=letter))
+    calls.add(ToolCallDelta(0, id="1"))
+    assert calls.collect() == [{"id": "1", "name": None, "arguments": said}]
+
+
+def test_behind_an_event_that_is_too_long_nothing_is_read_or_cut(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(upstream_reader, "MAX_EVENT_BYTES", 10**6)
+    reader = reader_of("/api/generate", Framing.LINES)
+    assert "more than 1000000 bytes" in (reader.feed(b"x" * (10**6 + 1)).error or "")
+    rest = b"\n" * 1000
+    assert reader.feed(rest).wire == rest
+
+
+@pytest.mark.parametrize("count", [True, -1, 2.5, "3", 10**400, None])
+def test_what_is_no_number_of_tokens_is_as_absent(count: object) -> None:
+    line = {"model": "m", "response": "", "done": True, "eval_count": count}
+    data = json.dumps(line).encode() + b"\n"
+    chunk, _ = read("/api/generate", Framing.LINES, data)
+    assert (chunk.done, chunk.error, chunk.response_tokens) == (True, None, None)
+
+
+WRONG = (5, True, [""], {"text": "x"}, None)
+
+
+@pytest.mark.parametrize("wrong", WRONG)
+def test_what_has_another_type_hides_nothing(wrong: object) -> None:
+    calls = [0, {"function": {"name": "look", "arguments": {}}}]
+    message = {"response": wrong, "content": "Blue", "tool_calls": calls}
+    for event in ({"message": message}, {**message, "message": {}}):
+        chunk, _ = read("/api/chat", Framing.LINES, json.dumps(event).encode() + b"\n")
+        assert chunk.response == ["Blue"] and chunk.tool_calls
+        assert [piece.name for piece in chunk.tool_calls] == ["look"]
+    choice = {"text": "Blue", "delta": {"content": wrong, "tool_calls": calls}}
+    data = b"data: " + json.dumps({"choices": [choice]}).encode() + b"\n\n"
+    chunk, _ = read("/v1/chat/completions", Framing.EVENTS, data)
+    assert chunk.response == ["Blue"] and chunk.tool_calls
+    assert [piece.name for piece in chunk.tool_calls] == ["look"]
+
+
+@pytest.mark.parametrize("key", ["response", "thinking", "done", "error"])
+def test_what_has_another_type_is_a_fault_where_the_protocol_is_ours_to_keep(key: str) -> None:
+    for value in (0, 5, [], {}, "" if key == "done" else False):
+        reader = reader_of("/api/generate", Framing.LINES, strict=True)
+        line = {"response": "Blue", "done": False, key: value}
+        assert "does not follow its protocol" in (
+            reader.feed(json.dumps(line).encode() + b"\n").error or ""
+        )
+
+
+@pytest.mark.parametrize("path", ["/api/chat", "/api/version", "/v1/models"])
+def test_without_the_gateway_its_paths_are_not_there(
+    serve: Serve, ollama: OllamaStandIn, path: str
+) -> None:
+    ollama.answer = like_ollama
+    service = serve(llm_service="ollama", ollama_base_url=ollama.url, gateway=False)
+    method = "POST" if path == "/api/chat" else "GET"
+    assert service.client.request(method, path, json={}).status_code == 404
+    assert service.client.post("/generate", json={"prompt": "Why?"}).status_code == 200
+    assert [talk.path for talk in ollama.requests] == ["/api/generate"]

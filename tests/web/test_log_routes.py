@@ -1,0 +1,258 @@
+"""The log over HTTP: what may be asked, and what becomes of the processes that read it."""
+
+import json
+import os
+import re
+import signal
+import socket
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from log import processes
+from tests.conftest import DEADLINE, Serve, Service, eventually
+from tests.processes import GRACE, SERVE, Process, children, command_line, process
+from tests.log.test_reader import DAY, entry, write
+
+KEY = "the-logs-own-key-long-enough"
+JSON_LINES = {"Accept": "application/x-ndjson"}
+
+
+@pytest.fixture
+def service(serve: Serve) -> Service:
+    """A service whose client has the log's key."""
+    service = serve(log_key=KEY)
+    service.client.headers["Authorization"] = f"Bearer {KEY}"
+    return service
+
+
+def ids(answer: httpx.Response) -> list[str]:
+    """Return the ids of an answer's entries."""
+    assert answer.status_code == 200, answer.text
+    return [entry["id"] for entry in answer.json()["entries"]]
+
+
+def readers() -> list[int]:
+    """Return the processes that this one has started and that still run."""
+    pids: list[int] = []
+    for task in Path("/proc/self/task").iterdir():
+        with suppress(FileNotFoundError, ProcessLookupError):  # a thread that has ended meanwhile
+            pids += map(int, (task / "children").read_text().split())
+    return [pid for pid in pids if b"log.worker" in command_line(pid)]
+
+
+def searching(pid: int) -> list[int]:
+    """Return those of the process's children that have a file of the log open."""
+    found = []
+    for child in children(pid):
+        if b"log.worker" not in command_line(child):
+            continue  # before its exec it still has the files of the service, which waits for that
+        with suppress(FileNotFoundError):  # closed meanwhile
+            files = [os.readlink(fd) for fd in Path(f"/proc/{child}/fd").iterdir()]
+            found += [child for name in files if name.endswith(".jsonl")]
+    return found
+
+
+def endless(folder: Path) -> None:
+    """Make a file that no search comes to the end of: a tebibyte of nothing."""
+    os.truncate(write(folder, entry("a")), 1 << 40)
+
+
+def test_an_answer_is_found_as_it_stands_in_the_log(service: Service) -> None:
+    answer = service.client.post("/generate", json={"prompt": "Why is the sky blue?"})
+    (found,) = service.client.get("/log").json()["entries"]
+    assert found == service.entry()
+    assert found["id"] == answer.headers["x-request-id"]
+    one = service.client.get(f"/log/{found['id']}")
+    assert one.json() == found
+    assert one.headers["content-type"] == "application/json"
+    assert one.headers["cache-control"] == "no-store"
+    assert len(service.entries) == 1, "reading is not logged"
+
+
+def test_pages_and_lines(service: Service) -> None:
+    write(service.log_dir, *(entry(str(number)) for number in range(120)))
+    newest_first = [str(number) for number in reversed(range(120))]
+    first = service.client.get("/log")
+    assert ids(first) == newest_first[:50]
+    second = service.client.get("/log", params={"before": first.json()["next"], "limit": 60})
+    assert ids(second) == newest_first[50:110]
+    lines = service.client.get("/log", headers=JSON_LINES)
+    assert lines.headers["content-type"] == "application/x-ndjson"
+    assert [json.loads(line)["id"] for line in lines.text.splitlines()] == newest_first
+    few = service.client.get("/log", headers=JSON_LINES, params={"limit": 2, "q": "WHY"})
+    assert len(few.text.splitlines()) == 2
+    assert service.client.get("/log", headers=JSON_LINES, params={"q": "no"}).text == ""
+
+
+def test_the_filters_of_the_query(service: Service) -> None:
+    def at(time: str, **changes: Any) -> dict[str, Any]:
+        return entry(time, finished_at=f"{DAY}T{time}:00.000000Z", **changes)
+
+    write(service.log_dir, at("08:00", prompt="Grüße"), at("09:00", status="error"))
+    write(service.log_dir, at("10:00", model="llama"), at("11:00", endpoint="/api/chat"))
+    for params, found in {
+        "q=GRÜSSE": ["08:00"],
+        "status=error": ["09:00"],
+        "model=llama": ["10:00"],
+        "endpoint=/api/chat": ["11:00"],
+        "q=&model=&endpoint=": ["11:00", "10:00", "09:00", "08:00"],
+        f"since={DAY}T10:00Z": ["11:00", "10:00"],
+        f"until={DAY}T10:00:00": ["09:00", "08:00"],
+        f"since={DAY}T10:00%2B02:00&until={DAY}T11:00%2B02:00": ["08:00"],
+        f"since={DAY}&until={DAY}": ["11:00", "10:00", "09:00", "08:00"],
+        "since=2026-11-25": [],
+        "until=2026-11-23": [],
+        "since=0001-01-01&until=9999-12-31": ["11:00", "10:00", "09:00", "08:00"],
+        "q=why&status=error&model=tinyllama": ["09:00"],
+    }.items():
+        assert ids(service.client.get(f"/log?{params}")) == found, params
+
+
+@pytest.mark.parametrize(
+    ("path", "name"),
+    [
+        ("/log?limit=0", "limit"),
+        ("/log?limit=1001", "limit"),
+        ("/log?status=fine", "status"),
+        ("/log?since=yesterday", "since"),
+        ("/log?until=2026-13-01", "until"),
+        ("/log?until=0001-01-01T00:00%2B23:00", "until"),
+        (f"/log?q={'x' * 1001}", "q"),
+        ("/log?before=../../etc/passwd.1", "before"),
+        ("/log?before=2026-11-24.-1", "before"),
+        ("/log?before=2026-11-24.1%0A", "before"),
+        ("/log?befor=1", "befor"),
+        ("/log/figures?limit=5", "limit"),
+        ("/log/an-id?q=x", "q"),
+    ],
+)
+def test_a_bad_parameter_is_named(service: Service, path: str, name: str) -> None:
+    answer = service.client.get(path)
+    assert answer.status_code == 422
+    assert [problem["loc"] for problem in answer.json()["detail"]] == [["query", name]]
+
+
+@pytest.mark.parametrize("text", ["\0", "\n", "😀", "(", "\\", '"', "a" * 1000, "ß" * 1000])
+def test_any_text_can_be_looked_for(service: Service, text: str) -> None:
+    write(service.log_dir, entry("a", prompt=f"x{text}y"), entry("b"))
+    assert ids(service.client.get("/log", params={"q": text})) == ["a"]
+
+
+def test_an_id_that_is_not_there(service: Service) -> None:
+    for path in ("/log/none", "/log/%00", "/log/" + "x" * 5000):
+        answer = service.client.get(path)
+        assert answer.status_code == 404 and "id" in answer.json()["detail"]
+
+
+def test_the_figures_follow_their_progress(service: Service) -> None:
+    text = "x" * 1_000_000
+    write(service.log_dir, *(entry(str(number), prompt=text) for number in range(30)))
+    answer = service.client.get("/log/figures", params={"model": "tinyllama"})
+    assert answer.headers["content-type"] == "application/x-ndjson"
+    *progress, last = [json.loads(line) for line in answer.text.splitlines()]
+    shares = [line["progress"] for line in progress]
+    assert shares == sorted(shares) and all(0 <= share <= 1 for share in shares)
+    assert last["entries"] == 30
+
+
+# the processes
+
+
+@pytest.mark.parametrize("path", ["/log?q=none", "/log/none", "/log/figures?q=none"])
+def test_leaving_ends_a_search(service: Service, path: str) -> None:
+    endless(service.log_dir)
+    with pytest.raises(httpx.ReadTimeout):
+        service.client.get(path, timeout=1)
+    eventually(lambda: not readers())
+
+
+def test_leaving_while_nothing_is_taken_ends_a_search(service: Service) -> None:
+    write(service.log_dir, *(entry(str(n), prompt="x" * 10_000) for n in range(5_000)))
+    with service.client.stream("GET", "/log", headers=JSON_LINES) as answer:
+        chunks = answer.iter_raw()  # httpx closes the connection with its iterator
+        next(chunks)
+        eventually(readers)
+    eventually(lambda: not readers())
+
+
+def test_a_stop_ends_searches(serve: Serve, tmp_path: Path) -> None:
+    endless(tmp_path / "logs")
+    with process([*SERVE, *GRACE], tmp_path / "logs", MINIVAULT_LOG_KEY=KEY) as service:
+        headers = {"Authorization": f"Bearer {KEY}"}
+        with pytest.raises(httpx.ReadTimeout):
+            httpx.get(f"{service.url}/log/none", headers=headers, timeout=1)
+        with endless_search(service) as reader:
+            assert service.stop(signal.SIGTERM) == 0
+        eventually(lambda: not Path(f"/proc/{reader}").exists())
+        assert "Traceback" not in service.output
+
+
+@contextmanager
+def endless_search(service: Process) -> Iterator[int]:
+    """Have a search that does not end by itself; yield its process."""
+    headers = {"Authorization": f"Bearer {KEY}"}
+    with ThreadPoolExecutor(1) as pool:
+        pool.submit(httpx.get, f"{service.url}/log/none", headers=headers, timeout=DEADLINE)
+        (reader,) = eventually(lambda: searching(service.popen.pid))
+        yield reader
+
+
+def test_ctrl_c_is_not_for_the_processes_that_read(tmp_path: Path) -> None:
+    """A terminal signals the whole group of the service."""
+    endless(tmp_path / "logs")
+    with process([*SERVE, *GRACE], tmp_path / "logs", MINIVAULT_LOG_KEY=KEY) as service:
+        with endless_search(service) as reader:
+            assert os.getpgid(reader) != os.getpgid(service.popen.pid)
+            assert service.stop(signal.SIGINT) == 0
+        assert "Traceback" not in service.output and "KeyboardInterrupt" not in service.output
+
+
+def test_a_process_that_hangs_does_not_hold_up_a_stop(tmp_path: Path) -> None:
+    endless(tmp_path / "logs")
+    with process([*SERVE, *GRACE], tmp_path / "logs", MINIVAULT_LOG_KEY=KEY) as service:
+        with endless_search(service) as reader:
+            os.kill(reader, signal.SIGSTOP)
+            assert service.stop(signal.SIGTERM) == 0
+        eventually(lambda: not Path(f"/proc/{reader}").exists())
+
+
+def test_more_searches_than_processes_wait_for_their_turn(service: Service) -> None:
+    endless(service.log_dir)
+    write(service.log_dir, entry("b"), day="2026-11-25")
+    port = int(service.url.rpartition(":")[2])
+    request = f"GET /log/none HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {KEY}\r\n\r\n"
+    with ExitStack() as searches:
+        for _ in range(processes.MAX_PROCESSES + 2):
+            search = searches.enter_context(socket.create_connection(("127.0.0.1", port)))
+            search.sendall(request.encode())
+        eventually(lambda: len(readers()) == processes.MAX_PROCESSES)
+        with pytest.raises(httpx.ReadTimeout):
+            service.client.get("/log/b", timeout=1)
+    assert service.client.get("/log/b").status_code == 200
+    eventually(lambda: not readers())
+
+
+def test_a_process_that_fails_is_a_503(service: Service, monkeypatch: pytest.MonkeyPatch) -> None:
+    for command in (["false"], ["/no/such/program"]):
+        monkeypatch.setattr(processes, "COMMAND", command)
+        for path in ("/log", "/log/an-id", "/log/figures"):
+            answer = service.client.get(path)
+            assert answer.status_code == 503 and "retry-after" in answer.headers
+            assert re.search("cannot be read", answer.json()["detail"])
+
+
+def test_a_process_that_dies_midway_leaves_the_answer_unfinished(service: Service) -> None:
+    write(service.log_dir, *(entry(str(n), prompt="x" * 10_000) for n in range(5_000)))
+    with pytest.raises(httpx.RemoteProtocolError):
+        with service.client.stream("GET", "/log", headers=JSON_LINES) as answer:
+            chunks = answer.iter_raw()
+            next(chunks)
+            os.kill(eventually(readers)[0], signal.SIGKILL)
+            for _ in chunks:
+                pass

@@ -1,0 +1,88 @@
+"""How the service is run: uvicorn with MiniVault's defaults, and what it prints at the start.
+
+The address where it listens and the reason why it cannot listen are only in uvicorn's own messages.
+So a filter on its logger adds to these what MiniVault's users need next.
+"""
+
+import errno
+import logging
+import sys
+from pathlib import Path
+
+import uvicorn
+
+from settings import Settings
+from web.keys import ensure_key_file
+
+ROOT = Path(__file__).parent.parent
+LOG_CONFIG = str(ROOT / "deploy" / "logging.json")
+DEFAULTS = {
+    "app": "app:app",
+    "http": "web.connection:Connection",
+    "server_header": False,
+    "timeout_graceful_shutdown": 8,
+    "log_config": LOG_CONFIG,
+}
+"""uvicorn's options where neither its command line nor its `UVICORN_…` variables set them."""
+
+diagnostics = logging.getLogger("minivault")
+
+
+class StartFilter(logging.Filter):
+    """Replaces uvicorn's message that it is running by a link to the page, and adds to the one that
+    the address is in use how to choose another."""
+
+    def __init__(self, settings: Settings) -> None:
+        super().__init__()
+        self._settings = settings
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Return that the record is to be printed, with the message that it should have."""
+        if isinstance(record.msg, OSError) and record.msg.errno == errno.EADDRINUSE:
+            record.msg = f"{record.msg}; choose another port with --port"
+        elif str(record.msg).startswith("Uvicorn running on "):
+            record.msg = self._describe_start(find_url(record.args))
+            record.args = None
+            record.__dict__.pop("color_message", None)  # uvicorn's, which would be printed instead
+        return True
+
+    def _describe_start(self, url: str | None) -> str:
+        where = f"MiniVault is running at {url}" if url else "MiniVault is running"
+        if self._settings.log_key:
+            return f"{where} (the log's key is what MINIVAULT_LOG_KEY sets)"
+        key_file = self._settings.log_dir / ".key"
+        if url and sys.stderr.isatty():
+            try:
+                key = ensure_key_file(self._settings.log_dir)
+                return f"{where}#key={key} (press Ctrl+C to stop)"
+            except OSError:  # the lifespan prints why
+                pass
+        # anywhere else the key would end up in a log collector
+        return f"{where} (the log's key is in {key_file})"
+
+
+def find_url(address: object) -> str | None:
+    """Return the URL of the page from the arguments of uvicorn's message, None without a port.
+
+    They are scheme, host and port; of a socket that was handed over, its own address.
+    """
+    match address:
+        case (str(scheme), str(host), int(port)):
+            pass
+        case ((str(host), int(port), *_),):
+            scheme = "http"
+        case _:
+            return None
+    if host in ("", "0.0.0.0", "::", "127.0.0.1", "::1"):
+        host = "localhost"
+    return f"{scheme}://[{host}]:{port}/" if ":" in host else f"{scheme}://{host}:{port}/"
+
+
+def serve(settings: Settings, arguments: list[str]) -> None:
+    """Run the service with these options of uvicorn's until it is stopped.
+
+    Raises:
+        SystemExit: always; the status is 0 after an orderly stop.
+    """
+    logging.getLogger("uvicorn.error").addFilter(StartFilter(settings))
+    uvicorn.main(arguments, prog_name="app.py", default_map=DEFAULTS)
