@@ -16,6 +16,7 @@ import os
 import queue
 import threading
 import time
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -47,6 +48,8 @@ class _Waiting:
 
     entry: LogEntry | None
     written: asyncio.Future[None]
+    is_taken: bool = False
+    """Whether its line has been made: what it says now will be in the file."""
 
 
 class JsonlLog:
@@ -94,7 +97,7 @@ class JsonlLog:
         self._loop = asyncio.get_running_loop()
         self._thread.start()
         with suppress(LogUnavailableError):
-            await self._enqueue(None)
+            await self._wait(self._enqueue(None))
         return self
 
     async def __aexit__(self, *exc_info: object) -> None:
@@ -114,29 +117,47 @@ class JsonlLog:
         if self.failure:
             raise LogUnavailableError(self.failure)
 
-    async def append(self, entry: LogEntry) -> None:
+    async def append(
+        self, entry: LogEntry, cancelled_by: Callable[[], str] = lambda: "cancelled"
+    ) -> None:
         """Append the entry and return when the operating system has it.
 
-        A caller that is cancelled meanwhile does not take its entry back.
+        A caller that is cancelled before the line is made does not take its entry back: it says
+        then that it was cancelled, and by whom. Once the line is made, the cancellation is undone,
+        so that the client gets the answer that the log has.
 
         Raises:
             LogUnavailableError: it could not be written now. It is kept, marked as an error, and
                 written when writing works again.
         """
-        await self._enqueue(entry if self._keep_texts else entry.without_texts())
+        waiting = self._enqueue(entry)
+        try:
+            await self._wait(waiting)
+        except asyncio.CancelledError:
+            if not waiting.is_taken or entry.status != "ok":
+                mark_cancelled(entry, cancelled_by())
+                raise
+            task = asyncio.current_task()
+            assert task is not None
+            task.uncancel()
+            await self._wait(waiting)
 
-    async def _enqueue(self, entry: LogEntry | None) -> None:
+    def _enqueue(self, entry: LogEntry | None) -> _Waiting:
         waiting = _Waiting(entry, self._loop.create_future())
         self._queue.put(waiting)
+        return waiting
+
+    async def _wait(self, waiting: _Waiting) -> None:
+        """Wait until the entry is written; raise `LogUnavailableError` if it is not in time."""
         try:
             async with asyncio.timeout(0 if self._stall else self._timeout):
-                await waiting.written
+                await asyncio.shield(waiting.written)
         except TimeoutError:
             if not self._stall:
                 self._stall = self._describe(f"no write succeeded for {self._timeout:g} s")
                 metrics.LOG_FAILURES.inc()
                 self._report_failure(self._stall)
-            mark_failed(entry, self._stall)
+            mark_failed(waiting.entry, self._stall)
             raise LogUnavailableError(self._stall) from None
 
     def _settle(self, batch: list[_Waiting], failure: str | None) -> None:
@@ -145,7 +166,7 @@ class JsonlLog:
             self._stall = None
             self._report_recovery()
         for waiting in batch:
-            if waiting.written.done():  # its request was cancelled
+            if waiting.written.done():  # it was tried before
                 continue
             if failure:
                 waiting.written.set_exception(LogUnavailableError(failure))
@@ -218,7 +239,7 @@ class JsonlLog:
             try:
                 with metrics.LOG_WRITE.time():
                     with self._file.locked(day):
-                        lines = [each.entry.to_line() for each in batch if each.entry]
+                        lines = [self._make_line(each) for each in batch]
                         fit, room = self._file.append(lines)
                     self._file.sync()
             except Exception as exc:  # any: without the thread all requests would wait for ever
@@ -237,6 +258,12 @@ class JsonlLog:
             batch = batch[fit + len(tried) :]
             if not batch:
                 return kept, works
+
+    def _make_line(self, waiting: _Waiting) -> bytes:
+        entry = waiting.entry
+        assert entry is not None
+        waiting.is_taken = True
+        return (entry if self._keep_texts else entry.without_texts()).to_line()
 
     def _fail(self, reason: str, *, others_fit: bool = False) -> str:
         """Return the message of a failure, and print it once if it concerns every entry."""
@@ -270,6 +297,12 @@ class JsonlLog:
         self._failing_since = None
         metrics.LOG_SECONDS.set(0)
         diagnostics.warning("the log can be written again: %s", self._file.path)
+
+
+def mark_cancelled(entry: LogEntry, reason: str) -> None:
+    """Make an entry say that its client did not get the answer."""
+    if entry.status == "ok":
+        entry.error, entry.status = reason, "cancelled"
 
 
 def mark_failed(entry: LogEntry | None, failure: str) -> None:

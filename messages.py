@@ -40,7 +40,7 @@ class Prompt(BaseModel):
     format: Literal["json"] | JsonObject | None = Field(
         None, description="structured output: `json` or a JSON schema", examples=["json"]
     )
-    think: bool | Literal["low", "medium", "high"] | None = Field(
+    think: bool | Literal["low", "medium", "high", "max"] | None = Field(
         None, description="for reasoning models", examples=[True]
     )
 
@@ -68,6 +68,8 @@ class ToolCallDelta:
     name: str | None = None
     arguments: str | dict[str, Any] | None = None
     """A piece of the arguments' JSON, or all of them as an object."""
+    result: Any = None
+    """What the call found, where Ollama itself made it: a web search."""
 
 
 @dataclass(slots=True)
@@ -77,6 +79,10 @@ class Chunk:
     response: list[str] = field(default_factory=list)
     thinking: list[str] = field(default_factory=list)
     """The texts of the answer and of the thinking, none of them empty."""
+    other_choices: dict[int, list[str]] = field(default_factory=dict)
+    """The texts of further answers to the same request, by their index."""
+    images: list[str] = field(default_factory=list)
+    """Generated images, in base64."""
     tool_calls: list[ToolCallDelta] = field(default_factory=list)
     model: str | None = None
     prompt_tokens: int | None = None
@@ -87,10 +93,36 @@ class Chunk:
     error: str | None = None
     """Why a forwarded answer failed, in its own words. No exception: its bytes still go to the
     client. What fails in any other way, or on `/generate` and `/stream`, raises."""
+    unreadable: int = 0
+    """How many events of it could not be read; their text is in `response`."""
+    has_progress: bool = False
+    """Whether it says how far the model is with something that has no tokens."""
     wire: bytes = b""
     """The bytes that it arrived in."""
+
+    def extend(self, other: "Chunk") -> None:
+        """Add what arrived after this chunk."""
+        for name in ("model", "prompt_tokens", "response_tokens", "finish_reason", "error"):
+            if (value := getattr(other, name)) is not None:
+                setattr(self, name, value)
+        self.response += other.response
+        self.thinking += other.thinking
+        for index, texts in other.other_choices.items():
+            self.other_choices.setdefault(index, []).extend(texts)
+        self.images += other.images
+        self.tool_calls += other.tool_calls
+        self.done = (self.done or other.done) and not self.error
+        self.unreadable += other.unreadable
+        self.wire += other.wire
 
     @property
     def has_token(self) -> bool:
         """Whether the model produced anything with it."""
-        return bool(self.response or self.thinking or self.tool_calls)
+        return bool(
+            self.response
+            or self.thinking
+            or self.tool_calls
+            or any(self.other_choices.values())
+            or self.images
+            or self.has_progress
+        )

@@ -10,14 +10,14 @@ import logging
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Iterator
 from contextlib import aclosing, asynccontextmanager, contextmanager, suppress
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
-
-from pydantic_core import from_json
 
 from log.entry import LogEntry, Status, format_timestamp
 from logger import JsonlLog, LogUnavailableError
 from messages import Chunk, LoggedRequest, ToolCallDelta
+from protocols.json_reading import parse_exactly
 from telemetry import metrics, tracing
 from web.client import Client
 
@@ -30,34 +30,78 @@ class TooManyRequestsError(Exception):
     """As many answers are in flight as are allowed."""
 
 
+@dataclass(slots=True)
+class ToolCall:
+    """A tool call, as far as its pieces have arrived."""
+
+    id: str | None = None
+    name: str | None = None
+    arguments: list[str | dict[str, Any]] = field(default_factory=list)
+    is_complete: bool = False
+    """Whether the first piece of the arguments was all of them."""
+    result: Any = None
+
+    def add(self, delta: ToolCallDelta) -> None:
+        """Add a piece."""
+        self.id = delta.id or self.id
+        self.name = delta.name or self.name
+        if delta.arguments:
+            self.arguments.append(delta.arguments)
+            is_first = len(self.arguments) == 1
+            self.is_complete = is_first and isinstance(self._join_arguments(), dict)
+        if delta.result is not None:
+            self.result = delta.result
+
+    def is_continued_by(self, delta: ToolCallDelta) -> bool:
+        """Return whether a piece under the same key belongs to this call, and not to a new one.
+
+        Some servers send every call under the index 0, or without an index: a new id or name, or
+        the same name after arguments that came as a whole, begins a new call
+        (https://github.com/ollama/ollama/issues/15457).
+        """
+        if delta.id and self.id:
+            return delta.id == self.id
+        if not delta.name or not self.name:
+            return True
+        return delta.name == self.name and not self.is_complete
+
+    def _join_arguments(self) -> Any:
+        """Return the arguments as an object, as text if that would not say all of it."""
+        if self.arguments and isinstance(self.arguments[-1], dict):
+            return self.arguments[-1]
+        text = "".join(piece for piece in self.arguments if isinstance(piece, str))
+        with suppress(ValueError):
+            return parse_exactly(text or "{}")
+        return text
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the call as the log has it."""
+        found = {} if self.result is None else {"result": self.result}
+        return {"id": self.id, "name": self.name, "arguments": self._join_arguments(), **found}
+
+
 class ToolCalls:
     """The tool calls of an answer, put together from their pieces."""
 
     def __init__(self) -> None:
-        self._calls: dict[object, dict[str, Any]] = {}
+        self._calls: list[ToolCall] = []
+        self._by_key: dict[object, ToolCall] = {}
+        self._by_id: dict[str, ToolCall] = {}
 
     def add(self, delta: ToolCallDelta) -> None:
         """Add a piece to its call."""
-        call = self._calls.setdefault(delta.key, {"id": None, "name": None, "arguments": []})
-        call["id"] = delta.id or call["id"]
-        call["name"] = delta.name or call["name"]
-        if delta.arguments is not None:
-            call["arguments"].append(delta.arguments)
+        call = self._by_id.get(delta.id or "") or self._by_key.get(delta.key)
+        if call is None or not call.is_continued_by(delta):
+            call = ToolCall()
+            self._calls.append(call)
+        self._by_key[delta.key] = call
+        if delta.id:
+            self._by_id[delta.id] = call
+        call.add(delta)
 
     def collect(self) -> list[dict[str, Any]] | None:
-        """Return the calls, their arguments as objects where they parse; None without any."""
-        calls = self._calls.values()
-        joined = [{**call, "arguments": self._join(call["arguments"])} for call in calls]
-        return joined or None
-
-    @staticmethod
-    def _join(pieces: list[str | dict[str, Any]]) -> Any:
-        if pieces and isinstance(pieces[-1], dict):
-            return pieces[-1]
-        text = "".join(piece for piece in pieces if isinstance(piece, str))
-        with suppress(ValueError):
-            return from_json(text, allow_inf_nan=False)
-        return text
+        """Return the calls, None without any."""
+        return [call.to_dict() for call in self._calls] or None
 
 
 class Recording:
@@ -84,6 +128,9 @@ class Recording:
         self._llm_type = llm_type
         self._known = Chunk(model=request.model)
         self._response: list[str] = []
+        self._other_choices: dict[int, list[str]] = {}
+        self._images: list[str] = []
+        self._unreadable = 0
         self._thinking: list[str] = []
         self._tool_calls = ToolCalls()
         self._ttft_ms: float | None = None
@@ -110,8 +157,11 @@ class Recording:
             raise
         except BaseException:  # CancelledError, GeneratorExit
             with suppress(LogUnavailableError):  # there is nobody left to tell
-                await self._finish("cancelled", self._client.departure or SERVICE_STOPPED)
+                await self._finish("cancelled", self._describe_departure())
             raise
+
+    def _describe_departure(self) -> str:
+        return self._client.departure or SERVICE_STOPPED
 
     def _update(self, chunk: Chunk) -> None:
         if self._ttft_ms is None and chunk.has_token:
@@ -122,6 +172,10 @@ class Recording:
             self._thinking.append("".join(chunk.thinking))
         for delta in chunk.tool_calls:
             self._tool_calls.add(delta)
+        for index, texts in chunk.other_choices.items():
+            self._other_choices.setdefault(index, []).extend(texts)
+        self._images += chunk.images
+        self._unreadable += chunk.unreadable
         known = self._known
         known.model = chunk.model or known.model
         known.finish_reason = chunk.finish_reason or known.finish_reason
@@ -138,7 +192,10 @@ class Recording:
         if self.entry:
             return
         request, known = self._request, self._known
-        response = "".join(self._response)
+        choices = [self._response, *(texts for _, texts in sorted(self._other_choices.items()))]
+        response = "\n\n".join("".join(texts) for texts in choices if texts)
+        if self._unreadable and not error:
+            error = f"events that could not be read: {self._unreadable}; `response` has their text"
         self.entry = LogEntry(
             id=self._id,
             started_at=format_timestamp(self._started_at),
@@ -167,9 +224,11 @@ class Recording:
             trace_id=tracing.trace_id(),
             prompt_chars=None if request.prompt is None else len(request.prompt),
             response_chars=len(response),
+            client_request_id=self._client.request_id,
+            images=self._images or None,
         )
         try:
-            await self._log.append(self.entry)
+            await self._log.append(self.entry, self._describe_departure)
         finally:
             metrics.count(self.entry)
             tracing.annotate_span(self.entry)

@@ -10,7 +10,7 @@ from logger import JsonlLog
 __all__ = ["app"]
 
 
-async def append(self: JsonlLog, entry: LogEntry) -> None:
+async def append(self: JsonlLog, entry: LogEntry, cancelled_by: object = None) -> None:
     """Return at once."""
 
 

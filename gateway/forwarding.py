@@ -78,9 +78,8 @@ class Forward:
         self._headers = end_to_end_headers(request.headers.raw, *hop)
         self._body = body
         self._protocol = protocol
-        self.framing = Framing.DOCUMENT
-        self.can_append = False
-        """Whether an error can follow what has arrived."""
+        self._reader: AnswerReader | None = None
+        self._has_length = False
         self.head: Message = {"type": "http.response.start"}
 
     async def chunks(self) -> AsyncGenerator[Chunk, None]:
@@ -95,17 +94,24 @@ class Forward:
             self.head["status"] = answer.status
             replaced = (b"date", b"x-request-id")
             self.head["headers"] = end_to_end_headers(answer.raw_headers, *replaced)
-            if answer.status < 400:
-                self.framing = Framing.of(answer.headers.get("content-type", ""))
-            self.can_append = self.framing is not Framing.DOCUMENT and not answer.has_length
+            self._has_length = answer.has_length
             if self._protocol is None:
                 chunks = answer.unread_chunks()
             else:
-                reader = AnswerReader(self._protocol, self.framing, status=answer.status)
-                chunks = answer.read_chunks(reader)
+                framing = Framing.of(answer.headers.get("content-type", ""))
+                framing = framing if answer.status < 400 else Framing.DOCUMENT
+                self._reader = AnswerReader(self._protocol, framing, status=answer.status)
+                chunks = answer.read_chunks(self._reader)
             async with aclosing(chunks):
                 async for chunk in chunks:
                     yield chunk
+
+    @property
+    def framing(self) -> Framing:
+        """How the events of the answer are separated, as far as an error can follow them."""
+        if self._reader is None or self._has_length:
+            return Framing.DOCUMENT
+        return self._reader.framing or Framing.DOCUMENT
 
 
 class ForwardedFormat(Format):
@@ -127,12 +133,13 @@ class ForwardedFormat(Format):
 
     def encode_error(self, exc: Exception) -> bytes:
         """Return MiniVault's own error; an answer that Ollama broke off just breaks off."""
-        if isinstance(exc, BrokenAnswerError) or not self._forward.can_append:
+        framing = self._forward.framing
+        if isinstance(exc, BrokenAnswerError) or framing is Framing.DOCUMENT:
             return b""
         assert self._protocol, "only what is read is a stream"
         data = to_json(self._protocol.error_body(502, str(exc)))
         line_end = b"" if self._last.endswith(b"\n") else b"\n"
-        if self._forward.framing is Framing.LINES:
+        if framing is Framing.LINES:
             return line_end + data + b"\n"
         name = self._protocol.error_event
         event = b"event: %b\n" % name.encode() if name else b""

@@ -13,6 +13,7 @@ from pydantic_core import from_json
 
 from messages import LoggedRequest
 from protocols.base import Protocol
+from protocols.json_reading import parse_leniently
 from web.state import Request
 
 if sys.version_info >= (3, 14):
@@ -56,10 +57,15 @@ def parse_body(body: bytes, encoding: str, limit: int, protocol: Protocol) -> Lo
         return LoggedRequest(body=f"({exc})")
     try:
         parsed = from_json(content, allow_inf_nan=False, cache_strings="none")
+        kept: bytes | str = content
     except ValueError:
-        return LoggedRequest(body=content.decode(errors="replace"))
+        kept = content.decode(errors="replace")  # not as the JSON that it nearly is
+        try:
+            parsed = parse_leniently(content, first_only=True)
+        except ValueError:
+            parsed = None
     request = protocol.read_request(parsed) if isinstance(parsed, dict) else LoggedRequest()
-    return replace(request, body=content)
+    return replace(request, body=kept)
 
 
 def decompress(body: bytes, encoding: str, limit: int) -> bytes:

@@ -53,7 +53,8 @@ class Messages(Protocol):
             case "content_block_delta":
                 self._read_part(as_dict(event.get("delta")), event.get("index"), chunk)
             case "message_start":
-                self._read_message(as_dict(event.get("message")), chunk)
+                # its token counts are an estimate
+                self._read_message({**as_dict(event.get("message")), "usage": None}, chunk)
             case "message_delta":
                 self._read_message({**event, **as_dict(event.get("delta"))}, chunk)
             case "message_stop":
@@ -69,9 +70,14 @@ class Messages(Protocol):
     def _read_part(self, part: Json, index: object, chunk: Chunk) -> None:
         append_text(chunk.response, joined_text(part.get("text")))
         append_text(chunk.thinking, joined_text(part.get("thinking")))
-        if part.get("type") in ("tool_use", "input_json_delta"):
-            arguments = part.get("partial_json") or part.get("input") or None
-            append_tool_call(chunk, as_index(index), part.get("id"), part.get("name"), arguments)
+        match part.get("type"):
+            case "tool_use" | "server_tool_use" | "input_json_delta":
+                arguments = part.get("partial_json") or part.get("input") or None
+                id, name = part.get("id"), part.get("name")
+                append_tool_call(chunk, as_index(index), id, name, arguments)
+            case "web_search_tool_result":  # what Ollama's own search found
+                id, found = part.get("tool_use_id"), part.get("content")
+                append_tool_call(chunk, as_index(index), id, "web_search", None, found)
 
     def _read_message(self, message: Json, chunk: Chunk) -> None:
         chunk.model = joined_text(message.get("model")) or chunk.model

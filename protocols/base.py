@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar, TypeGuard
 
 from messages import Chunk, LoggedRequest, ToolCallDelta
+from protocols.json_reading import fold_keys
 
 Json = dict[str, Any]
 
@@ -54,6 +55,7 @@ class Protocol(ABC):
 
     def read_request(self, body: Json) -> LoggedRequest:
         """Return what a request asks, without its body."""
+        body = fold_keys(body)
         system, prompt = self.read_prompt(body)
         return LoggedRequest(
             prompt=prompt,
@@ -95,7 +97,7 @@ def joined_text(value: object) -> str | None:
 
 def message_texts(messages: object, *roles: str) -> list[str]:
     """Return the texts of the messages of these roles."""
-    found = (as_dict(message) for message in as_list(messages))
+    found = (fold_keys(as_dict(message)) for message in as_list(messages))
     texts = (
         joined_text(message.get("content")) for message in found if message.get("role") in roles
     )
@@ -135,11 +137,11 @@ def update_usage(chunk: Chunk, usage: object) -> None:
 
 
 def append_tool_call(
-    chunk: Chunk, key: object, id: object, name: object, arguments: object
+    chunk: Chunk, key: object, id: object, name: object, arguments: object, result: object = None
 ) -> None:
     """Append a piece of a tool call."""
     known = arguments if isinstance(arguments, str | dict) else None
-    chunk.tool_calls.append(ToolCallDelta(key, joined_text(id), joined_text(name), known))
+    chunk.tool_calls.append(ToolCallDelta(key, joined_text(id), joined_text(name), known, result))
 
 
 def append_function_call(chunk: Chunk, key: object, call: Json) -> None:

@@ -44,7 +44,7 @@ class Native(Protocol):
 
     def read_event(self, event: Json, chunk: Chunk, *, streamed: bool) -> None:
         message = as_dict(event.get("message")) or event
-        chunk.model = joined_text(event.get("model"))
+        chunk.model = joined_text(event.get("model")) or chunk.model
         text = joined_text(message.get("response")) or joined_text(message.get("content"))
         append_text(chunk.response, text)
         if "thinking" in message:
@@ -53,6 +53,14 @@ class Native(Protocol):
             for call in map(as_dict, as_list(message["tool_calls"])):
                 # each is complete; its index restarts with every line, so it identifies nothing
                 append_function_call(chunk, object(), call)
+        if "image" in event:
+            append_text(chunk.images, joined_text(event["image"]))
+        if "completed" in event:
+            chunk.has_progress = True
+        if "_debug_info" in event:  # the answer to `_debug_render_only`, which has no `done`
+            rendered = as_dict(event["_debug_info"]).get("rendered_template")
+            append_text(chunk.response, joined_text(rendered))
+            chunk.done = True
         if event.get("done"):
             chunk.done = True
             chunk.finish_reason = joined_text(event.get("done_reason"))

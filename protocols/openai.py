@@ -53,22 +53,31 @@ class ChatCompletions(OpenAI):
     last_data = b"[DONE]"
 
     def read_event(self, event: Json, chunk: Chunk, *, streamed: bool) -> None:
-        chunk.model = joined_text(event.get("model"))
+        chunk.model = joined_text(event.get("model")) or chunk.model
         for choice in map(as_dict, as_list(event.get("choices"))):
-            message = as_dict(choice.get("delta") or choice.get("message"))
-            text = joined_text(message.get("content")) or joined_text(choice.get("text"))
-            append_text(chunk.response, text)
-            if "reasoning" in message:
-                append_text(chunk.thinking, joined_text(message["reasoning"]))
-            if "tool_calls" in message:
-                for position, call in enumerate(map(as_dict, as_list(message["tool_calls"]))):
-                    append_function_call(chunk, as_index(call.get("index"), position), call)
-            chunk.finish_reason = joined_text(choice.get("finish_reason")) or chunk.finish_reason
+            self._read_choice(choice, as_index(choice.get("index")), chunk)
         if "usage" in event:
             update_usage(chunk, event["usage"])
         if "error" in event:
             chunk.error = error_message(event["error"])
-        chunk.done = not streamed and "choices" in event
+        if not streamed and "choices" in event:
+            chunk.done = True
+
+    def _read_choice(self, choice: Json, index: int, chunk: Chunk) -> None:
+        message = as_dict(choice.get("delta") or choice.get("message"))
+        texts = chunk.other_choices.setdefault(index, []) if index else chunk.response
+        append_text(texts, joined_text(message.get("content")) or joined_text(choice.get("text")))
+        if "refusal" in message:
+            append_text(texts, joined_text(message["refusal"]))
+        if "reasoning" in message:
+            append_text(chunk.thinking, joined_text(message["reasoning"]))
+        if "tool_calls" in message:
+            for position, call in enumerate(map(as_dict, as_list(message["tool_calls"]))):
+                append_function_call(chunk, (index, as_index(call.get("index"), position)), call)
+        if "function_call" in message:  # what tool calls were called before
+            call = {"function": message["function_call"]}
+            append_function_call(chunk, (index, "function_call"), call)
+        chunk.finish_reason = joined_text(choice.get("finish_reason")) or chunk.finish_reason
 
     def read_prompt(self, body: Json) -> tuple[str | None, str | None]:
         if "messages" in body:
@@ -89,7 +98,7 @@ class Responses(OpenAI):
 
     def read_event(self, event: Json, chunk: Chunk, *, streamed: bool) -> None:
         kind = event.get("type")
-        if kind == "response.output_text.delta":
+        if kind in ("response.output_text.delta", "response.refusal.delta"):
             append_text(chunk.response, joined_text(event.get("delta")))
         elif kind == "response.reasoning_summary_text.delta":
             append_text(chunk.thinking, joined_text(event.get("delta")))
@@ -100,7 +109,9 @@ class Responses(OpenAI):
         elif not streamed and "output" in event:
             for item in map(as_dict, as_list(event["output"])):
                 if item.get("type") == "message":
-                    append_text(chunk.response, joined_text(item.get("content")))
+                    for part in map(as_dict, as_list(item.get("content"))):
+                        text = joined_text(part.get("text")) or joined_text(part.get("refusal"))
+                        append_text(chunk.response, text)
                 append_text(chunk.thinking, joined_text(item.get("summary")))
                 self._read_call(item, chunk)
             self._read_end(event, chunk)
@@ -112,6 +123,10 @@ class Responses(OpenAI):
             id = item.get("call_id")
             key = joined_text(id) or object()
             append_tool_call(chunk, key, id, item.get("name"), item.get("arguments"))
+        elif item.get("type") == "web_search_call":  # Ollama's own search
+            query = {"query": as_dict(item.get("action")).get("query")}
+            id = item.get("id")
+            append_tool_call(chunk, joined_text(id) or object(), id, "web_search", query)
 
     def _read_end(self, response: Json, chunk: Chunk) -> None:
         reason = as_dict(response.get("incomplete_details")).get("reason")

@@ -10,9 +10,12 @@ from messages import Chunk
 from upstream.deadline import Deadline
 from upstream.reader import AnswerReader
 
+AFTER_DONE_SECONDS = 0.05
+"""How long to wait for the end of the body before an answer counts as complete, as lines can follow
+its last event. It mostly arrives with that."""
+
 BODY_END_SECONDS = 1.0
-"""How long to wait for the end of the body behind a complete answer, so that its connection can be
-used again."""
+"""How long to wait for it then, so that the connection can be used again."""
 
 
 class UpstreamAnswer:
@@ -53,23 +56,51 @@ class UpstreamAnswer:
             aiohttp.ClientError: the connection was lost.
         """
         now = asyncio.get_running_loop().time
-        while data := await self._read_any():
+        while True:
+            try:
+                data = await self._read_any()
+            except (TimeoutError, aiohttp.ClientError):
+                yield reader.abort()
+                raise
+            if not data:
+                break
             chunk = reader.feed(data)
+            if self._body.at_eof():
+                chunk.extend(reader.end())
+                yield chunk
+                return
+            if chunk.done:
+                async for rest in self._read_to_end(chunk, reader):
+                    yield rest
+                return
             paused_at = now()
             yield chunk
-            if chunk.done:
-                self._deadline.renew(BODY_END_SECONDS)
-                # with a length that is not reached, the client's body cannot be finished either
-                with suppress(*(() if self.has_length else (TimeoutError, aiohttp.ClientError))):
-                    while data := await self._read_any():
-                        yield Chunk(wire=data)
-                return
             if chunk.has_token:
                 self.has_token = True
                 self._deadline.renew(self._idle_seconds)
             else:
                 self._deadline.extend(now() - paused_at)
         yield reader.end()
+
+    async def _read_to_end(self, done: Chunk, reader: AnswerReader) -> AsyncGenerator[Chunk, None]:
+        """Yield the chunk that completes the answer, with what follows at once, and the rest."""
+        failure: Exception | None = None
+        self._deadline.renew(AFTER_DONE_SECONDS)
+        try:
+            while data := await self._read_any():
+                done.extend(reader.feed(data))
+        except TimeoutError:
+            pass
+        except aiohttp.ClientError as exc:
+            failure = exc
+        yield done
+        self._deadline.renew(BODY_END_SECONDS)
+        # with a length that is not reached, the client's body cannot be finished either
+        with suppress(*(() if self.has_length else (TimeoutError, aiohttp.ClientError))):
+            if failure:
+                raise failure
+            while data := await self._read_any():
+                yield Chunk(wire=data)
 
     async def unread_chunks(self) -> AsyncGenerator[Chunk, None]:
         """Yield the body as it arrives, as bytes alone; each piece renews the deadline."""

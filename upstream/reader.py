@@ -1,19 +1,31 @@
-"""The meaning of an answer's bytes, read from pieces that end anywhere."""
+"""The meaning of an answer's bytes, read from pieces that end anywhere.
+
+A client can take an answer for complete as soon as it has the last byte of its last event, whether
+or not a line end or the end of the body follows. So the last byte of what is not yet known to be a
+whole event is held back until it is: the recorder then comes first, however the bytes arrive.
+"""
 
 import logging
+import re
+from contextlib import suppress
 from enum import Enum
+from typing import Any
 
 from pydantic_core import from_json
 
 from messages import Chunk
-from protocols.base import Protocol, error_message
+from protocols.base import Json, Protocol, as_dict, error_message
+from protocols.json_reading import parse_exactly, parse_keeping_numbers, parse_leniently
 
 MAX_EVENT_BYTES = 64 * 2**20
 """The longest line, or whole document, that is read."""
 
-MAX_EARLY_BYTES = 2**28
-"""How much of an event is read, again and again, before its line end has arrived: a client may
-take the answer for complete by then."""
+KEPT_BYTES = 2**16
+"""How much is kept of the beginning of an event that is no JSON."""
+
+BYTE_ORDER_MARK = b"\xef\xbb\xbf"
+EVENT_FIELD = re.compile(rb"\s*(data|event|id|retry)?:")
+"""How a stream of server-sent events begins."""
 
 diagnostics = logging.getLogger("minivault")
 
@@ -26,122 +38,233 @@ class Framing(Enum):
     DOCUMENT = "application/json"
 
     @classmethod
-    def of(cls, content_type: str) -> "Framing":
-        """Return the framing of a `Content-Type`, one document unless it is one of the streams."""
+    def of(cls, content_type: str) -> "Framing | None":
+        """Return the framing of a `Content-Type`, None if it is none of these."""
         name = content_type.partition(";")[0].strip().lower()
-        return next((framing for framing in cls if framing.value == name), cls.DOCUMENT)
+        return next((framing for framing in cls if framing.value == name), None)
+
+    @classmethod
+    def detect(cls, data: bytes, *, streamed: bool) -> "Framing":
+        """Return the framing that the beginning of an answer looks like."""
+        if EVENT_FIELD.match(data):
+            return cls.EVENTS
+        return cls.LINES if streamed and data.lstrip()[:1] == b"{" else cls.DOCUMENT
 
 
 class AnswerReader:
-    """Reads an answer's bytes as they pass. The chunk that `feed` returns holds these bytes and
-    what they mean; after `done` or `error` nothing more is read.
+    """Reads an answer's bytes as they pass. The chunk that `feed` returns holds bytes that can be
+    sent on now and the meaning of what has been completed; after `done` or `error` nothing more is
+    read.
 
-    A strict reader fails at what is not of the protocol, any other skips it.
+    A strict reader fails at what is not of the protocol; any other keeps it as text.
     """
 
     def __init__(
         self,
         protocol: Protocol,
-        framing: Framing,
+        framing: Framing | None,
         *,
         server: str = "Ollama",
         status: int = 200,
+        streamed: bool = True,
         strict: bool = False,
     ) -> None:
-        """`server` is the name of what answers, for messages."""
+        """Without a framing the first bytes tell it, and `streamed`, what the client asked for.
+        `server` is the name of what answers, for messages."""
+        self.framing = framing
         self._protocol = protocol
-        self._framing = framing
         self._server = server
         self._status = status
+        self._streamed = streamed
         self._strict = strict
+        self._has_begun = False
+        self._is_done = False
         self._ended = False
+        self._held = b""
         self._partial: list[bytes] = []
         self._partial_bytes = 0
-        self._early_bytes = 0
+        self._ends_with_cr = False
+        self._data_lines: list[bytes] = []
+        """Those of the current event that are no event by themselves."""
 
     def feed(self, data: bytes) -> Chunk:
-        """Return the data with the meaning of the events that it completes."""
-        chunk = Chunk(wire=data)
+        """Return what can be sent on, with the meaning of the events that the data completes."""
+        chunk = Chunk(wire=self._held + data if self._held else data)
+        self._held = b""
         if self._ended:
             return chunk
-        lines = [data] if self._framing is Framing.DOCUMENT else data.split(b"\n")
+        if not self._has_begun:
+            self._has_begun = True
+            data = data.removeprefix(BYTE_ORDER_MARK)
+            self.framing = self.framing or Framing.detect(data, streamed=self._streamed)
+        lines = self._split(data)
         if self._partial and len(lines) > 1:
             lines[0] = b"".join([*self._partial, lines[0]])
-            self._clear_partial()
+            self._partial = []
+            self._partial_bytes = 0
         rest = lines.pop()
         for line in lines:
-            if line:
-                self._read_line(line, chunk)
-                if self._ended:
-                    return chunk
+            self._read_line(line, chunk)
+            if chunk.error or (chunk.done and self._strict):
+                self._ended = True
+                return chunk
         if rest:
             self._partial.append(rest)
             self._partial_bytes += len(rest)
             if self._partial_bytes > MAX_EVENT_BYTES:
-                self._fail(chunk, f"an event of its answer has more than {MAX_EVENT_BYTES} bytes")
-            elif rest.rstrip()[-1:] in (b"}", b"]"):
-                self._read_early(chunk)
+                self._read_beginning(chunk)
+        if chunk.done:
+            self._is_done = True
+            self._ended = self._strict
+        elif self._partial and not self._is_done and not self._ended:
+            chunk.wire, self._held = chunk.wire[:-1], chunk.wire[-1:]
         return chunk
 
     def end(self) -> Chunk:
-        """Return the meaning of the end of the bytes: an error unless the answer is complete."""
-        chunk = Chunk()
-        if not self._ended:
+        """Return what was held back, with the meaning of the end of the bytes: an error unless the
+        answer is complete."""
+        chunk = Chunk(wire=self._held)
+        self._held = b""
+        if not self._ended and not self._is_done:
             rest = b"".join(self._partial)
             self._read_line(rest, chunk)
-            if not self._ended and self._status >= 400:
-                self._fail(chunk, rest[:200].decode(errors="replace") or "no reason given")
-            elif not self._ended:
-                chunk.error = f"{self._server} broke off before the end of its answer"
+            self._read_blank_line(chunk)
+            if not chunk.done and not chunk.error:
+                self._fail_at_end(rest, chunk)
+        self._ended = True
         return chunk
 
-    def _clear_partial(self) -> None:
-        self._partial = []
-        self._partial_bytes = self._early_bytes = 0
+    def abort(self) -> Chunk:
+        """Return the meaning of what was not complete when the connection broke, without bytes."""
+        chunk = Chunk()
+        rest = b"".join(self._partial)
+        if rest and not self._ended and not self._strict:
+            self._read_part(rest, chunk)
+        self._ended = True
+        return chunk
 
-    def _read_early(self, chunk: Chunk) -> None:
-        self._early_bytes += self._partial_bytes
-        if self._early_bytes <= MAX_EARLY_BYTES and self._read_line(
-            b"".join(self._partial), chunk, early=True
-        ):
-            self._clear_partial()
+    def _fail_at_end(self, rest: bytes, chunk: Chunk) -> None:
+        """Update the chunk with what the rest of an answer that is not complete says."""
+        if self._status >= 400:
+            self._fail(chunk, rest[:200].decode(errors="replace") or "no reason given")
+            return
+        if rest and not self._strict and not chunk.response:
+            self._read_part(rest, chunk)
+        chunk.error = f"{self._server} broke off before the end of its answer"
 
-    def _read_line(self, line: bytes, chunk: Chunk, *, early: bool = False) -> bool:
-        """Update the chunk with what the line means; return whether it could be read."""
-        data = line
-        if self._framing is Framing.EVENTS:
-            if not line.startswith(b"data:"):
-                return False
-            data = line[5:]
+    def _split(self, data: bytes) -> list[bytes]:
+        """Return the lines of the data, the last one without an end; a document is one line."""
+        if self.framing is Framing.DOCUMENT:
+            return [data]
+        if self.framing is Framing.EVENTS and (self._ends_with_cr or b"\r" in data):
+            # its lines may also end with CR LF, or with CR alone
+            ended_with_cr, self._ends_with_cr = self._ends_with_cr, data.endswith(b"\r")
+            data = data.removeprefix(b"\n") if ended_with_cr else data
+            data = data.replace(b"\r\n", b"\n").replace(b"\r", b"\n")
+        return data.split(b"\n")
+
+    def _read_line(self, line: bytes, chunk: Chunk) -> None:
+        """Update the chunk with what the line means."""
+        if self.framing is not Framing.EVENTS:
+            if line.strip():
+                self._read_data(line, chunk)
+            return
+        if line.startswith(b"data:"):
+            self._read_data(line[5:], chunk)
+        elif not line and self._data_lines:
+            self._read_blank_line(chunk)
+
+    def _read_blank_line(self, chunk: Chunk) -> None:
+        """Update the chunk with what the lines of an event mean together."""
+        lines, self._data_lines = self._data_lines, []
+        if not lines:
+            return
+        data = b"\n".join(lines)
+        event = self._parse_other(data) if len(lines) > 1 else None
+        if isinstance(event, dict):
+            self._read_event(event, data, chunk)
+        else:
+            self._keep_text(data, chunk)
+
+    def _read_data(self, data: bytes, chunk: Chunk) -> None:
+        """Update the chunk with what an event means, or the beginning of one."""
         try:
             event = from_json(data, cache_strings="keys")
-            if not isinstance(event, dict) or self._strict and not self._protocol.is_event(event):
-                raise ValueError
         except ValueError:
-            return self._read_other(data.strip(), chunk, early)
+            event = self._parse_other(data)
+        if isinstance(event, dict) and not (self._strict and not self._protocol.is_event(event)):
+            self._read_event(event, data, chunk)
+        elif data.strip() == self._protocol.last_data:
+            chunk.done = True
+        elif self.framing is Framing.EVENTS and not self._strict:
+            self._data_lines.append(data)  # an event may have several lines
+        elif self.framing is Framing.LINES:
+            self._keep_text(data, chunk)
+
+    def _parse_other(self, data: bytes) -> Any:
+        """Return what the data is to a lenient reader, None if it is no JSON at all."""
         try:
-            streamed = self._framing is not Framing.DOCUMENT
+            return parse_leniently(data)
+        except ValueError:
+            return None
+
+    def _read_event(self, event: Json, data: bytes, chunk: Chunk) -> None:
+        streamed = self.framing is not Framing.DOCUMENT
+        calls = len(chunk.tool_calls)
+        try:
             self._protocol.read_event(event, chunk, streamed=streamed)
+            if len(chunk.tool_calls) > calls:
+                self._keep_numbers(data, chunk, calls)
         except Exception:  # a bug of ours must not reach a client who only waits for the bytes
             diagnostics.exception("an event of an answer could not be read")
         if chunk.error or self._status >= 400:
             message = chunk.error or error_message(event.get("error")) or str(event)[:200]
             self._fail(chunk, message)
-        if chunk.done:
-            self._ended = True
-        return True
 
-    def _read_other(self, data: bytes, chunk: Chunk, early: bool) -> bool:
-        """Update the chunk with what a line that is no event means, as above."""
-        if data == self._protocol.last_data:
-            chunk.done = self._ended = True
-            return True
-        if self._strict and data and not early:
-            beginning = data[:200].decode(errors="replace")
-            self._fail(chunk, f"its answer does not follow its protocol: {beginning}")
-        return False
+    def _keep_numbers(self, data: bytes, chunk: Chunk, first: int) -> None:
+        """Read tool calls again if a float cannot hold one of the numbers in their arguments."""
+        if not any(isinstance(call.arguments, dict) for call in chunk.tool_calls[first:]):
+            return
+        text = data.decode(errors="replace")
+        with suppress(ValueError):
+            parse_exactly(text)
+            return
+        with suppress(ValueError):
+            again = Chunk()
+            streamed = self.framing is not Framing.DOCUMENT
+            self._protocol.read_event(parse_keeping_numbers(text), again, streamed=streamed)
+            chunk.tool_calls[first:] = again.tool_calls
+
+    def _keep_text(self, data: bytes, chunk: Chunk) -> None:
+        """Keep what is no event of the protocol as text; a strict reader fails."""
+        text = data.decode(errors="replace")
+        if self._strict:
+            self._fail(chunk, f"its answer does not follow its protocol: {text.strip()[:200]}")
+        elif self._status < 400:
+            chunk.response.append(text)
+            chunk.unreadable += 1
+
+    def _read_beginning(self, chunk: Chunk) -> None:
+        """Update the chunk with the part of an event that is there, and fail: it is too long."""
+        self._read_part(b"".join(self._partial), chunk)
+        self._partial = []
+        self._fail(chunk, f"an event of its answer has more than {MAX_EVENT_BYTES} bytes")
+
+    def _read_part(self, data: bytes, chunk: Chunk) -> None:
+        """Update the chunk with what the beginning of an event means, as text if it is no JSON."""
+        if self.framing is Framing.EVENTS:
+            field, _, data = data.partition(b":")
+            if field != b"data":
+                return
+        try:
+            event = as_dict(from_json(data, allow_partial="trailing-strings"))
+            self._protocol.read_event(event, chunk, streamed=self.framing is not Framing.DOCUMENT)
+        except ValueError:
+            chunk.response.append(data[:KEPT_BYTES].decode(errors="replace"))
+        chunk.done = False
 
     def _fail(self, chunk: Chunk, message: str) -> None:
         self._ended = True
+        chunk.done = False
         failed = f"answered {self._status}" if self._status >= 400 else "failed"
         chunk.error = f"{self._server} {failed}: {message}"

@@ -17,10 +17,19 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 Result = TypeVar("Result")
 
+MAX_ID_LENGTH = 200
+
 
 async def send_as_message(send: Send, piece: bytes) -> None:
     """Send a piece of a body by an ASGI message."""
     await send({"type": "http.response.body", "body": piece, "more_body": True})
+
+
+def decode_text(value: str | None) -> str | None:
+    """Return a header's value, which Starlette decodes as latin-1, as UTF-8 if it is that."""
+    with suppress(UnicodeDecodeError):
+        return value.encode("latin-1").decode() if value is not None else None
+    return value
 
 
 class Client:
@@ -33,7 +42,10 @@ class Client:
     def __init__(self, scope: Scope, send_piece: Callable[[bytes], Awaitable[None]]) -> None:
         self.send_piece = send_piece
         self.address: str | None = scope["client"][0] if scope.get("client") else None
-        self.user_agent = Headers(scope=scope).get("user-agent")
+        headers = Headers(scope=scope)
+        self.user_agent = decode_text(headers.get("user-agent"))
+        self.request_id = (decode_text(headers.get("x-request-id")) or "")[:MAX_ID_LENGTH] or None
+        """The client's own id of the request, as far as the log keeps it."""
         self.departure: str | None = None
 
     async def run_while_connected(

@@ -23,10 +23,15 @@ def reader_of(path: str, framing: Framing, *, strict: bool = False) -> AnswerRea
     return AnswerReader(PROTOCOLS[path], framing, strict=strict)
 
 
-def read(path: str, framing: Framing, data: bytes) -> list[Chunk]:
-    """Return what an answer means, read in one piece and to its end."""
+def read(path: str, framing: Framing, *pieces: bytes) -> Chunk:
+    """Return what an answer means, read in these pieces and to its end."""
     reader = reader_of(path, framing)
-    return [reader.feed(data), reader.end()]
+    chunk = Chunk()
+    for piece in pieces:
+        chunk.extend(reader.feed(piece))
+    chunk.extend(reader.end())
+    assert chunk.wire == b"".join(pieces)
+    return chunk
 
 
 def response(status: str, **fields: Any) -> dict[str, Any]:
@@ -62,22 +67,30 @@ def test_a_response_that_ended_in_another_way_is_read_as_such(
     else:
         event = {"type": f"response.{ended['status']}", "response": ended}
         data = f"event: {event['type']}\ndata: {json.dumps(event)}\n\n".encode()
-    last, after = read("/v1/responses", framing, data)
+    last = read("/v1/responses", framing, data)
     assert (last.finish_reason, last.error) == expected
-    assert (last.done, last.model, last.response_tokens) == (True, "tinyllama", 2)
-    assert (after.done, after.error) == (False, None), "nothing more is read"
+    assert (last.model, last.response_tokens) == ("tinyllama", 2)
+    assert last.done == (last.error is None)
 
 
 @pytest.mark.parametrize("framing", Framing)
 def test_answer_is_whole_with_its_last_brace_in_however_many_pieces(framing: Framing) -> None:
-    """With it a client may have all that the answer's length promised."""
+    """With it a client may have all that it waits for: it is sent on by what says `done`."""
     path = "/v1/messages" if framing is Framing.EVENTS else "/api/chat"
     last = {"type": "message_stop", "message": {"content": "x]" * 2000}, "done": True}
     data = b"data: " * (framing is Framing.EVENTS) + json.dumps(last).encode()
-    reader = reader_of(path, framing)
-    *_, chunk = [reader.feed(piece + b"]") for piece in data[:-1].split(b"]")[:-1]]
-    assert not chunk.done
-    assert reader.feed(data.rpartition(b"]")[2]).done
+    for size in (1, 2, 7, 1400, len(data)):
+        reader, sent = reader_of(path, framing), b""
+        for start in range(0, len(data), size):
+            chunk = reader.feed(data[start : start + size])
+            assert not chunk.done
+            sent += chunk.wire
+        assert sent == data[:-1]
+        if framing is Framing.DOCUMENT:
+            chunk = reader.end()
+        else:
+            chunk = reader.feed(b"\n")
+        assert chunk.done and (sent + chunk.wire).rstrip() == data
 
 
 CALL = {"function": {"name": "look", "arguments": {}}}
@@ -118,11 +131,14 @@ def test_calls_of_two_lines_are_two_also_where_one_takes_the_others_place_in_mem
 def test_calls_without_an_id_are_apart() -> None:
     calls = [{"type": "function_call", "name": name, "arguments": "{}"} for name in ("a", "b")]
     data = json.dumps(response("completed", output=calls)).encode()
-    chunk, _ = read("/v1/responses", Framing.DOCUMENT, data)
+    chunk = read("/v1/responses", Framing.DOCUMENT, data)
     assert len({piece.key for piece in chunk.tool_calls}) == 2
 
 
-@pytest.mark.parametrize("said", ["", "{", "NaN", '{"a":-Infinity}'])
+@pytest.mark.parametrize(
+    "said",
+    ["{", "NaN", '{"a":-Infinity}', '{"a":1e400}', '{"a":1,"a":2}', '{"a":1.23456789012345678}'],
+)
 def test_arguments_that_are_no_json_stay_as_they_were_said(said: str) -> None:
     calls = ToolCalls()
     for letter in said:
@@ -145,7 +161,7 @@ def test_behind_an_event_that_is_too_long_nothing_is_read_or_cut(
 def test_what_is_no_number_of_tokens_is_as_absent(count: object) -> None:
     line = {"model": "m", "response": "", "done": True, "eval_count": count}
     data = json.dumps(line).encode() + b"\n"
-    chunk, _ = read("/api/generate", Framing.LINES, data)
+    chunk = read("/api/generate", Framing.LINES, data)
     assert (chunk.done, chunk.error, chunk.response_tokens) == (True, None, None)
 
 
@@ -157,12 +173,12 @@ def test_what_has_another_type_hides_nothing(wrong: object) -> None:
     calls = [0, {"function": {"name": "look", "arguments": {}}}]
     message = {"response": wrong, "content": "Blue", "tool_calls": calls}
     for event in ({"message": message}, {**message, "message": {}}):
-        chunk, _ = read("/api/chat", Framing.LINES, json.dumps(event).encode() + b"\n")
+        chunk = read("/api/chat", Framing.LINES, json.dumps(event).encode() + b"\n")
         assert chunk.response == ["Blue"] and chunk.tool_calls
         assert [piece.name for piece in chunk.tool_calls] == ["look"]
     choice = {"text": "Blue", "delta": {"content": wrong, "tool_calls": calls}}
     data = b"data: " + json.dumps({"choices": [choice]}).encode() + b"\n\n"
-    chunk, _ = read("/v1/chat/completions", Framing.EVENTS, data)
+    chunk = read("/v1/chat/completions", Framing.EVENTS, data)
     assert chunk.response == ["Blue"] and chunk.tool_calls
     assert [piece.name for piece in chunk.tool_calls] == ["look"]
 

@@ -1,0 +1,131 @@
+"""JSON as leniently as Ollama reads it, by the rules of Go's `encoding/json`.
+
+From its documentation and source (https://pkg.go.dev/encoding/json#Unmarshal, `decode.go`,
+`fold.go`, `scanner.go`):
+
+1. Bytes that are not UTF-8, and surrogates without their other half, become U+FFFD, one for each
+   byte or surrogate.
+2. A decoder reads the first value and ignores what follows it.
+3. Values nest at most 10,000 deep; here as deep as Python's stack allows, some 900.
+4. Keys of a struct match whatever their case, also by U+017F (ſ) for s and U+212A (K) for k; of
+   two that match, the last one counts.
+5. All else is as in RFC 8259: no NaN, no raw control characters in strings, no byte order mark.
+
+Whatever pydantic's parser reads needs none of this: it is tried first, as it is much faster.
+"""
+
+import codecs
+import json
+import math
+from decimal import Decimal
+from typing import Any
+
+from pydantic_core import from_json
+
+
+def replace_each_byte(error: UnicodeError) -> tuple[str, int]:
+    """Return U+FFFD for each byte that cannot be decoded; Python's own handler joins some."""
+    assert isinstance(error, UnicodeDecodeError)
+    return "\ufffd" * (error.end - error.start), error.end
+
+
+codecs.register_error("minivault.each_byte", replace_each_byte)
+
+
+def refuse_constant(name: str) -> None:
+    """Refuse NaN and the infinities, which Python's parser accepts."""
+    raise ValueError(f"{name} is no JSON")
+
+
+def parse_leniently(data: bytes, *, first_only: bool = False) -> Any:
+    """Return the JSON value that the data is, or the first one in it.
+
+    Raises:
+        ValueError: there is none.
+    """
+    try:
+        return from_json(data, allow_inf_nan=False, cache_strings="none")
+    except ValueError:
+        pass
+    text = data.decode("utf-8", "minivault.each_byte").lstrip(" \t\n\r")
+    try:
+        value, end = LENIENT.raw_decode(text)
+    except RecursionError:
+        raise ValueError("it nests too deep") from None
+    if not first_only and text[end:].strip(" \t\n\r"):
+        raise ValueError("something follows it")
+    return value if "\\u" not in text else replace_surrogates(value)
+
+
+LENIENT = json.JSONDecoder(parse_constant=refuse_constant)
+
+
+def replace_surrogates(value: Any) -> Any:
+    """Return the value with U+FFFD for each surrogate without its other half."""
+    if isinstance(value, str):
+        return value.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+    if isinstance(value, list):
+        return [replace_surrogates(each) for each in value]
+    if isinstance(value, dict):
+        return {replace_surrogates(key): replace_surrogates(each) for key, each in value.items()}
+    return value
+
+
+def fold_keys(value: dict[str, Any]) -> dict[str, Any]:
+    """Return the object with its own keys in lower case, as a struct matches them."""
+    return {key.lower().replace("ſ", "s"): each for key, each in value.items()}
+
+
+def parse_exactly(text: str) -> Any:
+    """Return the JSON value if it says all that the text says.
+
+    Raises:
+        ValueError: it is no JSON, a number is too large or too long for a float, or a key is there
+            twice.
+    """
+    try:
+        return EXACT.decode(text)
+    except RecursionError:
+        raise ValueError("it nests too deep") from None
+
+
+def parse_exact_float(text: str) -> float:
+    """Return the number; raise ValueError if a float cannot hold it."""
+    number = float(text)
+    if not math.isfinite(number) or Decimal(text) != Decimal(repr(number)):
+        raise ValueError(f"{text} is too long for a float")
+    return number
+
+
+def parse_keeping_numbers(text: str) -> Any:
+    """Return the JSON value with the numbers that a float cannot hold as text.
+
+    Raises:
+        ValueError: it is no JSON.
+    """
+
+    def parse_float(number: str) -> float | str:
+        try:
+            return parse_exact_float(number)
+        except ValueError:
+            return number
+
+    try:
+        return json.loads(text, parse_float=parse_float, parse_constant=refuse_constant)
+    except RecursionError:
+        raise ValueError("it nests too deep") from None
+
+
+def unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Return an object; raise ValueError if one of its keys is there twice."""
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        raise ValueError("a key is there twice")
+    return found
+
+
+EXACT = json.JSONDecoder(
+    object_pairs_hook=unique_keys,
+    parse_float=parse_exact_float,
+    parse_constant=refuse_constant,
+)
