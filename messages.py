@@ -9,7 +9,12 @@ from pydantic_core import to_json
 
 def check_encodable(value: dict[str, Any]) -> dict[str, Any]:
     """Return the value; raise ValueError where it cannot be sent on and logged as JSON."""
-    to_json({"options": value})  # nested as deeply as in the request and in the log
+    # nested as deeply as in the request and in the log
+    with_null, with_constants = (
+        to_json({"options": value}, inf_nan_mode=mode) for mode in ("null", "constants")
+    )
+    if with_null != with_constants:
+        raise ValueError("Input should have finite numbers only")
     return value
 
 
@@ -57,6 +62,8 @@ class LoggedRequest:
     think: Any = None
     body: bytes | str | None = None
     """The body of a forwarded request: bytes where it is JSON, text where it is not."""
+    unread: str | None = None
+    """Why the body was not read, for the entry of an answer that has no other error."""
 
 
 @dataclass(slots=True)

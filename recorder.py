@@ -196,6 +196,7 @@ class Recording:
         response = "\n\n".join("".join(texts) for texts in choices if texts)
         if self._unreadable and not error:
             error = f"events that could not be read: {self._unreadable}; `response` has their text"
+        error = error or request.unread
         self.entry = LogEntry(
             id=self._id,
             started_at=format_timestamp(self._started_at),
@@ -259,29 +260,22 @@ class Recorder:
         id: str,
         endpoint: str,
     ) -> AsyncIterator[Recording]:
-        """Record an answer; however the block ends, what is left of the answer is ended too.
+        """Record an answer; however the block ends, what is left of the answer is ended too."""
+        recording = Recording(
+            self._log, request, chunks, client, id=id, endpoint=endpoint, llm_type=self._llm_type
+        )
+        async with aclosing(recording.chunks):
+            yield recording
+
+    @contextmanager
+    def admit(self) -> Iterator[None]:
+        """Count the current task as a request that is answered.
 
         Raises:
             LogUnavailableError: the log cannot be written, so the service is not even asked.
             TooManyRequestsError: the limit is reached.
         """
         self._log.check()
-        with self._admit():
-            recording = Recording(
-                self._log,
-                request,
-                chunks,
-                client,
-                id=id,
-                endpoint=endpoint,
-                llm_type=self._llm_type,
-            )
-            async with aclosing(recording.chunks):
-                yield recording
-
-    @contextmanager
-    def _admit(self) -> Iterator[None]:
-        """Count the current task; raise `TooManyRequestsError` if there are too many."""
         if len(self._tasks) >= self._limit:
             raise TooManyRequestsError(
                 f"{self._limit} requests are in flight, as many as MINIVAULT_MAX_CONCURRENCY "

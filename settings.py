@@ -112,6 +112,7 @@ def check_bearer_key(key: SecretStr) -> SecretStr:
 
 
 Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+Bytes = Annotated[int, Field(gt=0, le=2**40)]
 Key = Annotated[SecretStr, AfterValidator(check_bearer_key)]
 
 
@@ -161,7 +162,13 @@ class Settings(BaseSettings):
     client_timeout: Annotated[float, Field(gt=0, le=86400)] = Field(
         300, description="seconds that a client may read nothing of its answer"
     )
-    max_body_bytes: PositiveInt = Field(20_971_520, description="the largest request body")
+    max_body_bytes: Bytes = Field(20_971_520, description="the largest forwarded request body")
+    max_prompt_bytes: Bytes = Field(
+        1_048_576, description="the largest body of /generate and /stream"
+    )
+    max_buffered_bytes: Bytes = Field(
+        268_435_456, description="request bodies that are held at a time, in all"
+    )
     max_concurrency: PositiveInt = Field(256, description="requests that are answered at a time")
     api_key: Key | None = Field(None, description="the key that requests must carry")
     allowed_hosts: Annotated[frozenset[str], NoDecode, BeforeValidator(split_host_names)] = Field(

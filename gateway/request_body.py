@@ -1,19 +1,24 @@
-"""The body of a forwarded request: how it arrives, and what the log keeps of it."""
+"""The body of a forwarded request: how it arrives, and what the log keeps of it.
+
+What is decompressed or parsed for the record has limits: bytes, seconds, values, threads. A body
+beyond them is kept as it is, and the entry says so.
+"""
 
 import asyncio
-import gzip
-import io
 import sys
+import time
 import zlib
+from base64 import b64encode
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
-from pydantic_core import from_json
+import anyio.to_thread
+from pydantic_core import from_json, to_json
 
 from messages import LoggedRequest
 from protocols.base import Protocol
-from protocols.json_reading import parse_leniently
+from protocols.json_reading import LENIENT_BYTES, is_costly, parse_leniently
 from web.state import Request
 
 if sys.version_info >= (3, 14):
@@ -24,12 +29,22 @@ else:
 LARGE_BYTES = 2**16
 """A body of this size or more is read in a thread: 10 MiB take some 10 ms."""
 
-DECOMPRESSORS: dict[str, Callable[[io.BytesIO], Any]] = {
-    "gzip": gzip.open,
-    "x-gzip": gzip.open,
-    "zstd": zstd.open,
+MAX_THREADS = 2
+"""In so many threads bodies are read at a time; they are not those that look up names."""
+
+DECOMPRESSION_SECONDS = 0.25
+DECOMPRESSED_BYTES = 2**18
+"""How much is decompressed at a time."""
+
+COMPRESSED_BYTES = 2**14
+"""How much of a compressed body is handed over at a time."""
+
+DECOMPRESSORS: dict[str, Callable[[], Any]] = {
+    "gzip": lambda: zlib.decompressobj(wbits=31),
+    "x-gzip": lambda: zlib.decompressobj(wbits=31),
+    "zstd": zstd.ZstdDecompressor,
 }
-DECOMPRESSION_ERRORS = (EOFError, OSError, zlib.error, zstd.ZstdError)
+DECOMPRESSION_ERRORS = (EOFError, zlib.error, zstd.ZstdError)
 
 
 async def collect_body(request: Request) -> bytes:
@@ -40,48 +55,89 @@ async def collect_body(request: Request) -> bytes:
     return await asyncio.to_thread(b"".join, pieces)
 
 
-async def read_request(request: Request, body: bytes, protocol: Protocol) -> LoggedRequest:
-    """Return what the log keeps of a request, as far as its body can be read."""
-    encoding = request.headers.get("content-encoding", "").strip().lower()
-    arguments = (body, encoding, request.state["settings"].max_body_bytes, protocol)
-    if encoding or len(body) >= LARGE_BYTES:
-        return await asyncio.to_thread(parse_body, *arguments)
-    return parse_body(*arguments)
+class RequestReader:
+    """Reads the bodies of requests for the record."""
+
+    def __init__(self, max_bytes: int) -> None:
+        """Decompress at most `max_bytes` of one body."""
+        self._max_bytes = max_bytes
+        self._threads = anyio.CapacityLimiter(MAX_THREADS)
+
+    async def read(self, encoding: str, body: bytes, protocol: Protocol) -> LoggedRequest:
+        """Return what the log keeps of a request, as far as its body can be read."""
+        encoding = encoding.strip().lower()
+        arguments = (body, encoding, self._max_bytes, protocol)
+        if encoding or len(body) >= LARGE_BYTES:
+            return await anyio.to_thread.run_sync(parse_body, *arguments, limiter=self._threads)
+        return parse_body(*arguments)
 
 
-def parse_body(body: bytes, encoding: str, limit: int, protocol: Protocol) -> LoggedRequest:
+def parse_body(body: bytes, encoding: str, max_bytes: int, protocol: Protocol) -> LoggedRequest:
     """Return what the log keeps of a body; whatever it is, it is kept."""
     try:
-        content = decompress(body, encoding, limit)
+        content = decompress(body, encoding, max_bytes)
     except ValueError as exc:
-        return LoggedRequest(body=f"({exc})")
+        return keep_unread(body, encoding, str(exc))
+    if is_costly(content):
+        return keep_unread(body, encoding, "it has too many values")
+    body_text: bytes | str = content
     try:
-        parsed = from_json(content, allow_inf_nan=False, cache_strings="none")
-        kept: bytes | str = content
+        parsed = from_json(content, allow_inf_nan=False, cache_strings="keys")
     except ValueError:
-        kept = content.decode(errors="replace")  # not as the JSON that it nearly is
+        if len(content) > LENIENT_BYTES:
+            return keep_unread(body, encoding, "it is no JSON")
+        body_text = content.decode(errors="replace")  # not as the JSON that it nearly is
         try:
             parsed = parse_leniently(content, first_only=True)
         except ValueError:
             parsed = None
     request = protocol.read_request(parsed) if isinstance(parsed, dict) else LoggedRequest()
-    return replace(request, body=kept)
+    return replace(request, body=body_text)
 
 
-def decompress(body: bytes, encoding: str, limit: int) -> bytes:
-    """Return a body without its `Content-Encoding`.
+def keep_unread(body: bytes, encoding: str, reason: str) -> LoggedRequest:
+    """Return the record of a body that was not read: the body, compressed."""
+    if encoding not in DECOMPRESSORS:
+        encoding, body = "gzip", zlib.compress(body, 1, 31)
+    kept = {"content_encoding": encoding, "base64": b64encode(body).decode()}
+    return LoggedRequest(body=to_json(kept), unread=f"the request was not read: {reason}")
+
+
+def decompress(body: bytes, encoding: str, max_bytes: int) -> bytes:
+    """Return a body without its `Content-Encoding`, of which it may have several parts.
 
     Raises:
-        ValueError: it is not encoded in this way, or has more bytes than the limit.
+        ValueError: it is not encoded in this way, has more bytes than the limit, or takes too long.
     """
     if encoding not in DECOMPRESSORS:
         return body
-    try:
-        content: bytes = DECOMPRESSORS[encoding](io.BytesIO(body)).read(limit + 1)
-    except DECOMPRESSION_ERRORS as exc:
-        raise ValueError(f"a body that is not {encoding}: {exc}") from exc
-    if len(content) > limit:
-        raise ValueError(
-            f"a body of {len(body)} bytes in {encoding}, more than {limit} decompressed"
-        )
-    return content
+    end = time.monotonic() + DECOMPRESSION_SECONDS
+    pieces: list[bytes] = []
+    size = 0
+    decompressor = DECOMPRESSORS[encoding]()
+    for start in range(0, len(body), COMPRESSED_BYTES):
+        data = body[start : start + COMPRESSED_BYTES]
+        while data or has_output(decompressor):
+            if decompressor.eof:
+                decompressor = DECOMPRESSORS[encoding]()
+            try:
+                piece = decompressor.decompress(data, DECOMPRESSED_BYTES)
+            except DECOMPRESSION_ERRORS as exc:
+                raise ValueError(f"it is not {encoding} ({exc})") from exc
+            pieces.append(piece)
+            size += len(piece)
+            # zlib's own gives back what it has not read; that of zstd keeps it
+            rest = "unused_data" if decompressor.eof else "unconsumed_tail"
+            data = getattr(decompressor, rest, b"")
+            if size > max_bytes:
+                raise ValueError(f"decompressed it has more than {max_bytes} bytes")
+            if time.monotonic() > end:
+                raise ValueError(f"to decompress it takes more than {DECOMPRESSION_SECONDS} s")
+    if not decompressor.eof:
+        raise ValueError(f"it is not {encoding} to its end")
+    return b"".join(pieces)
+
+
+def has_output(decompressor: Any) -> bool:
+    """Return whether it can go on without more data."""
+    return not decompressor.eof and not getattr(decompressor, "needs_input", True)

@@ -14,7 +14,7 @@ from typing import Annotated
 from fastapi import APIRouter, Depends, HTTPException, Response
 
 from gateway.forwarding import Forward, ForwardedAnswer, find_ollama
-from gateway.request_body import collect_body, read_request
+from gateway.request_body import RequestReader, collect_body
 from protocols.base import Protocol
 from protocols.registry import endpoints, find_protocol
 from web.keys import KeyedRoute
@@ -35,26 +35,28 @@ FORWARDED = {
 
 REFUSED_METHODS = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE"]
 
-Handler = Callable[[ForwardedAnswer], Awaitable[Response]]
+Endpoint = Callable[[ForwardedAnswer], Awaitable[Response]]
 
 
-def create_recorder_of(protocol: Protocol) -> Handler:
-    """Return the endpoint that forwards requests of a protocol and records them."""
+def create_recorded_endpoint(protocol: Protocol, reader: RequestReader) -> Endpoint:
+    """Return the function that forwards requests of a protocol and records them."""
 
     async def open_forward(request: Request) -> AsyncIterator[ForwardedAnswer]:
         """Forward a request; after the response, end what is left of it."""
+        state = request.state
         body = await collect_body(request)
         forward = Forward(request, body, protocol)
-        logged = await read_request(request, body, protocol)
-        state = request.state
-        async with state["recorder"].record(
-            logged,
-            forward.chunks(),
-            state["client"],
-            id=state["request_id"],
-            endpoint=request.scope["route"].path,
-        ) as recording:
-            yield ForwardedAnswer(request, forward, protocol, recording)
+        with state["recorder"].admit():
+            encoding = request.headers.get("content-encoding", "")
+            logged = await reader.read(encoding, body, protocol)
+            async with state["recorder"].record(
+                logged,
+                forward.chunks(),
+                state["client"],
+                id=state["request_id"],
+                endpoint=request.scope["route"].path,
+            ) as recording:
+                yield ForwardedAnswer(request, forward, protocol, recording)
 
     async def forward_recorded(
         answer: Annotated[ForwardedAnswer, Depends(open_forward)],
@@ -79,11 +81,14 @@ async def refuse(request: Request) -> Response:
     raise HTTPException(403, message)
 
 
-def create_router() -> APIRouter:
+def create_router(max_body_bytes: int) -> APIRouter:
     """Return the routes of all registered protocols."""
+    reader = RequestReader(max_body_bytes)
     router = APIRouter(route_class=KeyedRoute, include_in_schema=False)
     for endpoint, protocol in endpoints():
-        router.add_api_route(endpoint.path, create_recorder_of(protocol), methods=["POST"])
+        router.add_api_route(
+            endpoint.path, create_recorded_endpoint(protocol, reader), methods=["POST"]
+        )
     for method, paths in FORWARDED.items():
         for path in paths:
             methods = ["GET", "HEAD"] if method == "GET" else [method]

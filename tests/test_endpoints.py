@@ -246,7 +246,7 @@ def test_health_and_ready_are_not_logged(vault: Service) -> None:
 
 
 def test_every_answer_carries_a_request_id_of_its_own(serve: Serve) -> None:
-    service = serve(max_body_bytes=100)
+    service = serve(max_prompt_bytes=100)
     client = service.client
     answers = [
         client.get("/health"),

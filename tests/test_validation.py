@@ -30,22 +30,20 @@ FIELDS = [
     ('{"prompt": null}', "prompt"),
     ('{"prompt": ["a"]}', "prompt"),
     ('{"prompt": NaN}', "prompt"),
-    ('{"prompt": "\\ud800"}', "prompt"),
+    ('{"prompt": "\\ud800"}', "body"),
     ("{}", "prompt"),
     ('{"prompt": "x", "model": 5}', "model"),
     ('{"prompt": "x", "model": ""}', "model"),
-    ('{"prompt": "x", "model": "\\udfff"}', "model"),
+    ('{"prompt": "x", "model": "\\udfff"}', "body"),
     ('{"prompt": "x", "system": []}', "system"),
     ('{"prompt": "x", "options": []}', "options"),
     ('{"prompt": "x", "options": "temperature=1"}', "options"),
     ('{"prompt": "x", "options": {"temperature": NaN}}', "options"),
     ('{"prompt": "x", "options": {"temperature": [-Infinity]}}', "options"),
     ('{"prompt": "x", "options": {"temperature": 1e999}}', "options"),
-    ('{"prompt": "x", "options": {"stop": ["\\ud800"]}}', "options"),
-    ('{"prompt": "x", "options": {"\\ud800": 1}}', "options"),
-    ('{"prompt": "x", "options": %s}' % nested(260), "options"),
-    ('{"prompt": "x", "options": %s}' % nested(254), "options"),
-    ('{"prompt": "x", "options": {"a": %s}}' % nested(400, "[", "]"), "options"),
+    ('{"prompt": "x", "options": {"stop": ["\\ud800"]}}', "body"),
+    ('{"prompt": "x", "options": {"\\ud800": 1}}', "body"),
+    ('{"prompt": "x", "options": {"a": [%s]}}' % ("[]," * 30_000), "body"),
     ('{"prompt": "x", "format": "xml"}', "format"),
     ('{"prompt": "x", "format": {"a": NaN}}', "format"),
     ('{"prompt": "x", "think": "maybe"}', "think"),
@@ -85,8 +83,11 @@ def test_bad_body_gets_422_that_names_the_field(
         b'{"prompt": "\xff"}',
         b"\xff\xfe{",
         b'{"prompt": ' + b"1" * 5000 + b"}",
-        b"[" * 100_000,
-        b'{"prompt": "x", "options": ' + b'{"a":' * 50_000,
+        b"[" * 60_000,
+        b'{"prompt": "x", "options": ' + b'{"a":' * 10_000,
+        ('{"prompt": "x", "options": %s}' % nested(260)).encode(),
+        ('{"prompt": "x", "options": %s}' % nested(254)).encode(),
+        ('{"prompt": "x", "options": {"a": %s}}' % nested(400, "[", "]")).encode(),
     ],
 )
 def test_body_that_cannot_be_parsed_at_all_gets_400(
@@ -114,13 +115,13 @@ def test_body_without_a_json_content_type_is_told_which_to_send(
 def test_larger_body_than_allowed_gets_413_that_names_the_setting(
     serve: Serve, chunked: bool
 ) -> None:
-    service = serve(max_body_bytes=1000)
+    service = serve(max_prompt_bytes=1000)
     body = json.dumps({"prompt": "x" * 1000}).encode()
     content: Any = iter([body[:500], body[500:]]) if chunked else body
     response = service.client.post("/generate", content=content, headers=JSON)
     assert response.status_code == 413
     assert "1000 bytes" in response.json()["detail"]
-    assert "MINIVAULT_MAX_BODY_BYTES" in response.json()["detail"]
+    assert "MINIVAULT_MAX_PROMPT_BYTES" in response.json()["detail"]
     exact = json.dumps({"prompt": ""}).encode()
     exact = json.dumps({"prompt": "x" * (1000 - len(exact))}).encode()
     assert service.client.post("/generate", content=exact, headers=JSON).status_code == 200
@@ -166,7 +167,11 @@ def test_any_bytes_are_refused(service: Service, body: bytes) -> None:
 
 
 def test_many_errors_are_not_all_named(serve: Serve) -> None:
-    body = {"prompt": "x", **{f"unknown{n}": n for n in range(60_000)}}
-    answered = serve().client.post("/generate", json=body)
+    client = serve().client
+    body = {"prompt": "x", **{f"unknown{n}": n for n in range(6_000)}}
+    answered = client.post("/generate", json=body)
     assert answered.status_code == 422 and len(answered.content) < 5_000
-    assert "59990 more problems" in answered.text
+    assert "5990 more problems" in answered.text
+    body = {"prompt": "x", **{f"unknown{n}": n for n in range(40_000)}}
+    answered = client.post("/generate", json=body)
+    assert answered.status_code == 422 and "too many values" in answered.text

@@ -72,8 +72,8 @@ ERRORS = {
     ),
     413: (
         "The body is too large",
-        "the request body is larger than 20971520 bytes; shorten it, or raise "
-        "MINIVAULT_MAX_BODY_BYTES",
+        "the request body is larger than 1048576 bytes; shorten it, or raise "
+        "MINIVAULT_MAX_PROMPT_BYTES",
     ),
     502: (
         "Ollama broke off, failed, or did not keep to its protocol",

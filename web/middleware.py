@@ -11,6 +11,8 @@ from collections.abc import Mapping, Set
 
 from starlette._utils import get_route_path
 from starlette.datastructures import Headers, MutableHeaders
+from starlette.exceptions import HTTPException
+from starlette.middleware.body_limit import MAX_BODY_SIZE_SCOPE_KEY
 from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -102,28 +104,51 @@ class HostMiddleware:
 
 
 class BodyLimitMiddleware:
-    """Gives the 413 of Starlette's body limit, which is plain text, the shape of every other error.
+    """Limits the bytes of all bodies that the process holds, from their arrival to the end of their
+    requests, and gives the 413 of Starlette's limit for one body the shape of every other error.
 
     A 413 of Ollama's own stays as it is.
     """
 
-    def __init__(self, app: ASGIApp, max_body_bytes: int) -> None:
+    def __init__(self, app: ASGIApp, max_buffered_bytes: int, limits: Mapping[str, int]) -> None:
+        """`limits` are those of one body, by the names of their settings."""
         self.app = app
-        self.max_body_bytes = max_body_bytes
+        self.max_buffered_bytes = max_buffered_bytes
+        self.settings = {limit: name for name, limit in limits.items()}
+        self.buffered_bytes = 0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         replaced = False
+        held = 0
+
+        async def receive_counted() -> Message:
+            nonlocal held
+            message = await receive()
+            size = len(message.get("body", b""))
+            if self.buffered_bytes + size > self.max_buffered_bytes:
+                raise HTTPException(
+                    503,
+                    "the bodies of all requests have more bytes than MINIVAULT_MAX_BUFFERED_BYTES "
+                    "allows; retry later",
+                )
+            self.buffered_bytes += size
+            held += size
+            return message
 
         async def send_in_shape(message: Message) -> None:
             nonlocal replaced
             if message.get("status") == 413 and not scope["state"].get("is_forwarded"):
                 replaced = True
+                limit = scope.get(MAX_BODY_SIZE_SCOPE_KEY, 0)
                 detail = (
-                    f"the request body is larger than {self.max_body_bytes} bytes; shorten it, "
-                    "or raise MINIVAULT_MAX_BODY_BYTES"
+                    f"the request body is larger than {limit} bytes; shorten it, or raise "
+                    f"{self.settings.get(limit)}"
                 )
                 await error_response(scope, 413, detail)(scope, receive, send)
             elif not replaced:
                 await send(message)
 
-        await self.app(scope, receive, send_in_shape)
+        try:
+            await self.app(scope, receive_counted, send_in_shape)
+        finally:
+            self.buffered_bytes -= held

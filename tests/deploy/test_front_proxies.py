@@ -157,7 +157,7 @@ def shared_front(
     environment = {
         **ollama.environment,
         "MINIVAULT_ALLOWED_HOSTS": NAME,
-        "MINIVAULT_MAX_BODY_BYTES": str(service_limit),
+        "MINIVAULT_MAX_PROMPT_BYTES": str(service_limit),
     }
     port = free_port()
     folder = tmp_path_factory.mktemp("front")

@@ -60,7 +60,7 @@ def service(
     environment = {
         **ollama.environment,
         "MINIVAULT_API_KEY": KEY,
-        "MINIVAULT_MAX_BODY_BYTES": "5000",
+        "MINIVAULT_MAX_PROMPT_BYTES": "5000",
         **SETS_TIMEOUTS,
     }
     with process(COMMANDS[request.param], tmp_path / "logs", **environment) as service:

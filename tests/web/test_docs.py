@@ -108,7 +108,7 @@ async def not_found(talk: Conversation) -> None:
 
 
 def test_real_errors_are_as_the_document_says(serve: Serve, ollama: OllamaStandIn) -> None:
-    settings = {"llm_service": "ollama", "ollama_base_url": ollama.url, "max_body_bytes": 5000}
+    settings = {"llm_service": "ollama", "ollama_base_url": ollama.url, "max_prompt_bytes": 5000}
     client = serve(**settings, api_key=KEY).client
     stub = serve().client
     document = stub.get("/openapi.json").json()
