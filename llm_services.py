@@ -19,6 +19,7 @@ leaves its text and the time between two tokens can be limited.
 
 import asyncio
 import base64
+import math
 import re
 import secrets
 import zlib
@@ -212,9 +213,17 @@ class HTTPService(LLMService):
 
     @asynccontextmanager
     async def request(
-        self, method: str, target: bytes, headers: list[tuple[bytes, bytes]], body: bytes = b""
+        self,
+        method: str,
+        target: bytes,
+        headers: list[tuple[bytes, bytes]],
+        body: bytes = b"",
+        *,
+        has_limits: bool = True,
     ) -> AsyncIterator[UpstreamAnswer]:
         """Send a request; the answer's head has arrived when the block begins.
+
+        Without limits the answer may take any time, as one does that comes as a whole.
 
         Raises:
             LLMServiceError: unreachable, too late, or broken off; also from within the block.
@@ -228,15 +237,17 @@ class HTTPService(LLMService):
             raise RequestRefusedError(f"the request's path cannot be forwarded: {exc}") from exc
         headers = [*headers, *self._headers, *traced.items()]
         answer = None
+        first, idle = self._settings.first_token_timeout, self._settings.idle_timeout
+        first, idle = (seconds or math.inf if has_limits else math.inf for seconds in (first, idle))
         try:
             with (
-                closing(Deadline(self._settings.first_token_timeout)) as deadline,
+                closing(Deadline(first)) as deadline,
                 self._translate_errors(),
             ):
                 with deadline:
                     response = await self._transport.send(method, url, headers, body)
                 with closing(response):
-                    answer = UpstreamAnswer(response, deadline, self._settings.idle_timeout)
+                    answer = UpstreamAnswer(response, deadline, idle)
                     yield answer
         except TimeoutError:
             raise self._timeout_error(answer) from None

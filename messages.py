@@ -60,6 +60,8 @@ class LoggedRequest:
     options: dict[str, Any] | None = None
     format: Any = None
     think: Any = None
+    streamed: bool | None = None
+    """Whether the answer is to come piece by piece; None where that is unknown."""
     body: bytes | str | None = None
     """The body of a forwarded request: bytes where it is JSON, text where it is not."""
     unread: str | None = None

@@ -111,7 +111,9 @@ def check_bearer_key(key: SecretStr) -> SecretStr:
     return SecretStr(value)
 
 
-Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+MAX_SECONDS = 10_000_000.0  # four months; a timer takes no more than some decades
+Seconds = Annotated[float, Field(gt=0, le=MAX_SECONDS)]
+TimeLimit = Annotated[float, Field(ge=0, le=MAX_SECONDS)]
 Bytes = Annotated[int, Field(gt=0, le=2**40)]
 Key = Annotated[SecretStr, AfterValidator(check_bearer_key)]
 
@@ -137,12 +139,14 @@ class Settings(BaseSettings):
     )
     ollama_model: str = Field("tinyllama", description="the model if a request names none")
     connect_timeout: Seconds = Field(5, description="seconds to reach Ollama")
-    first_token_timeout: Seconds = Field(
-        300, description="seconds to the first token, model load included"
+    first_token_timeout: TimeLimit = Field(
+        600, description="seconds to the first token, model load included; 0 for no limit"
     )
-    idle_timeout: Seconds = Field(60, description="seconds between two tokens")
+    idle_timeout: TimeLimit = Field(
+        300, description="seconds between two pieces of an answer; 0 for no limit"
+    )
     stub_delay: float = Field(
-        0.03, ge=0, allow_inf_nan=False, description="seconds between two chunks of the stub"
+        0.03, ge=0, le=MAX_SECONDS, description="seconds between two chunks of the stub"
     )
     log_dir: Annotated[Path, AfterValidator(check_directory)] = Field(
         Path("logs"), validate_default=True, description="where the daily files go"

@@ -67,6 +67,8 @@ class Forward:
 
     def __init__(self, request: Request, body: bytes, protocol: Protocol | None) -> None:
         """With a protocol, the answer is read while it passes."""
+        self.streamed: bool | None = False
+        """Whether the client asked for a stream: only a stream has time limits."""
         self._service = find_ollama(request)
         self._method = request.method
         path = request.scope["raw_path"].removeprefix(request.scope["root_path"].encode())
@@ -89,7 +91,11 @@ class Forward:
             LLMServiceError: Ollama is unreachable, too late, or broke off.
         """
         async with self._service.request(
-            self._method, self._target, self._headers, self._body
+            self._method,
+            self._target,
+            self._headers,
+            self._body,
+            has_limits=self.streamed is not False,
         ) as answer:
             self.head["status"] = answer.status
             replaced = (b"date", b"x-request-id")
@@ -100,7 +106,12 @@ class Forward:
             else:
                 framing = Framing.of(answer.headers.get("content-type", ""))
                 framing = framing if answer.status < 400 else Framing.DOCUMENT
-                self._reader = AnswerReader(self._protocol, framing, status=answer.status)
+                self._reader = AnswerReader(
+                    self._protocol,
+                    framing,
+                    status=answer.status,
+                    streamed=self.streamed is not False,
+                )
                 chunks = answer.read_chunks(self._reader)
             async with aclosing(chunks):
                 async for chunk in chunks:

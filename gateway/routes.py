@@ -49,6 +49,7 @@ def create_recorded_endpoint(protocol: Protocol, reader: RequestReader) -> Endpo
         with state["recorder"].admit():
             encoding = request.headers.get("content-encoding", "")
             logged = await reader.read(encoding, body, protocol)
+            forward.streamed = logged.streamed
             async with state["recorder"].record(
                 logged,
                 forward.chunks(),

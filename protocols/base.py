@@ -38,6 +38,8 @@ class Protocol(ABC):
     endpoints: ClassVar[tuple[Endpoint, ...]]
     last_data: ClassVar[bytes | None] = None
     """What ends a stream of events where that is no JSON."""
+    streams_by_default: ClassVar[bool] = False
+    """Whether an answer comes as a stream if a request says nothing of it."""
     error_event: ClassVar[str | None] = None
     """The name of the server-sent event that carries an error; None for an event without one."""
 
@@ -57,6 +59,7 @@ class Protocol(ABC):
         """Return what a request asks, without its body."""
         body = fold_keys(body)
         system, prompt = self.read_prompt(body)
+        stream = body.get("stream")
         return LoggedRequest(
             prompt=prompt,
             system=system,
@@ -64,6 +67,7 @@ class Protocol(ABC):
             options=as_dict(body.get("options")) or None,
             format=body.get("format"),
             think=body.get("think"),
+            streamed=stream if isinstance(stream, bool) else self.streams_by_default,
         )
 
     def read_prompt(self, body: Json) -> tuple[str | None, str | None]:

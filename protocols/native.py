@@ -24,6 +24,7 @@ class Native(Protocol):
 
     prefix = "/api/"
     reference = "https://docs.ollama.com/api"
+    streams_by_default = True
     endpoints = (
         Endpoint(
             "/api/generate", "Answer a prompt", {"prompt": "Why is the sky blue?"}, is_chat=False

@@ -5,6 +5,7 @@ to 12 % of what a token costs. Here the timer stays, and is set anew only when i
 """
 
 import asyncio
+import math
 from types import TracebackType
 
 
@@ -29,7 +30,7 @@ class Deadline:
         self.renew(seconds)
 
     def renew(self, seconds: float) -> None:
-        """Move the deadline to `seconds` from now."""
+        """Move the deadline to `seconds` from now; infinity is no deadline."""
         self._due = self._loop.time() + seconds
 
     def extend(self, seconds: float) -> None:
@@ -64,7 +65,8 @@ class Deadline:
 
     def _start_timer(self) -> None:
         self._timer_due = self._due
-        self._timer = self._loop.call_at(self._due, self._on_timer)
+        if self._due != math.inf:
+            self._timer = self._loop.call_at(self._due, self._on_timer)
 
     def _on_timer(self) -> None:
         self._timer = None

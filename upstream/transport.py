@@ -2,19 +2,20 @@
 
 What aiohttp 3.14 does not do, and is added here:
 
-1. A request whose reused connection died before its answer began is sent once more, on a fresh
-   connection. aiohttp does so for idempotent methods, which POST is not
-   (https://github.com/aio-libs/aiohttp/pull/7363).
+1. A request whose reused connection turns out to be stale at once, before anybody can have begun
+   with it, is sent once more on a fresh connection (RFC 9110 §9.2.2). aiohttp does so for
+   idempotent methods, which POST is not (https://github.com/aio-libs/aiohttp/pull/7363).
 2. A kept connection that received something while it was idle is not used: aiohttp would take it
    for the answer to the next request (https://github.com/aio-libs/aiohttp/issues/13656).
 3. A body ends with its connection. At bytes that are not HTTP, aiohttp closes the connection and
    leaves the reader of the body waiting (no issue known).
-4. A peer that acknowledges nothing any more is given up. aiohttp leaves that to `socket_factory`.
+4. A peer whose system says nothing any more is given up. aiohttp leaves that to `socket_factory`.
 """
 
 import re
 import socket
 import sys
+import time
 from collections.abc import AsyncIterator
 from contextvars import ContextVar
 from functools import partial
@@ -29,8 +30,15 @@ from yarl import URL
 KEEPALIVE_SECONDS = 15
 """How long an idle connection is kept for a later request."""
 
-UNACKNOWLEDGED_SECONDS = 15
-"""How long the peer's system may acknowledge nothing of what was sent before it counts as gone."""
+DEAD_SECONDS = 60
+"""How long the peer's system may say nothing, to what was sent or to probes, before it counts as
+dead. Ollama itself may be silent for as long as it likes."""
+
+PROBES = 4
+"""How many probes go unanswered in that time."""
+
+STALE_SECONDS = 0.25
+"""How soon a reused connection fails that was closed while it was idle."""
 
 WRITE_BYTES = 2**18
 
@@ -62,13 +70,20 @@ def clear_tracebacks(exc: BaseException | None) -> None:
 
 
 def create_socket(address: Any) -> socket.socket:
-    """Return a socket that fails when the peer acknowledges nothing any more, as a host does that
+    """Return a socket that fails when the peer's system says nothing any more, as a host does that
     lost power or a NAT that forgot the connection."""
     family, kind, protocol, *_ = address
     sock = socket.socket(family, kind, protocol)
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
     if sys.platform == "linux":
-        milliseconds = UNACKNOWLEDGED_SECONDS * 1000
-        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, milliseconds)
+        interval = max(1, DEAD_SECONDS // (PROBES + 1))
+        for option, value in (
+            (socket.TCP_KEEPIDLE, interval),
+            (socket.TCP_KEEPINTVL, interval),
+            (socket.TCP_KEEPCNT, PROBES),
+            (socket.TCP_USER_TIMEOUT, DEAD_SECONDS * 1000),
+        ):
+            sock.setsockopt(socket.IPPROTO_TCP, option, value)
     return sock
 
 
@@ -175,10 +190,11 @@ class Transport:
             aiohttp.ClientError: the connection was lost, or what arrived is not HTTP; one of
                 `UNREACHABLE`: nothing was reached.
         """
+        begun = time.monotonic()
         try:
             response = await self._send(self._kept, method, url, headers, body)
         except (aiohttp.ServerDisconnectedError, aiohttp.ClientOSError):
-            if not is_reused.get():
+            if not is_reused.get() or time.monotonic() - begun > STALE_SECONDS:
                 raise
             response = await self._send(self._fresh, method, url, headers, body)
         try:

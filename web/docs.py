@@ -86,7 +86,7 @@ ERRORS = {
     ),
     504: (
         "No first token, or no next one, in time",
-        "Ollama sent no first token within 300 s; raise MINIVAULT_FIRST_TOKEN_TIMEOUT to wait "
+        "Ollama sent no first token within 600 s; raise MINIVAULT_FIRST_TOKEN_TIMEOUT to wait "
         "longer",
     ),
     508: (

@@ -106,14 +106,48 @@ def test_no_answer_is_502_in_the_protocols_shape(through: Way, path: str, behavi
 def test_an_answer_that_does_not_begin_in_time_is_504(serve: Serve, ollama: OllamaStandIn) -> None:
     service = serve(llm_service="ollama", ollama_base_url=ollama.url, first_token_timeout=0.5)
     ollama.answer = hang
-    asked = list(product(PATHS, (True, False)))
-    requests = [post(path, ask(path, stream=stream)) for path, stream in asked]
-    for (path, _), answer in zip(asked, send_all(service.url, requests), strict=True):
+    requests = [post(path, ask(path, stream=True)) for path in PATHS]
+    for path, answer in zip(PATHS, send_all(service.url, requests), strict=True):
         assert answer.status == 504
         assert "MINIVAULT_FIRST_TOKEN_TIMEOUT" in shaped(path, answer.body)
-    assert [entry["status"] for entry in service.entries] == ["error"] * len(asked)
+    assert [entry["status"] for entry in service.entries] == ["error"] * len(PATHS)
     for _ in ollama.requests:  # on a slow machine one may not have come so far in time
         assert ollama.left.acquire(timeout=DEADLINE), "the request to Ollama stayed open"
+
+
+def test_whole_answers_and_what_is_not_recorded_may_take_any_time(
+    serve: Serve, ollama: OllamaStandIn
+) -> None:
+    """Ollama has no such limits: what it would have answered arrives."""
+    limits = {"first_token_timeout": 0.2, "idle_timeout": 0.2}
+    service = serve(llm_service="ollama", ollama_base_url=ollama.url, **limits)
+
+    async def slowly(talk: Conversation) -> None:
+        head, *pieces = talk.wire.encode()
+        for data in (head[:20], head[20:], *pieces):
+            await asyncio.sleep(0.4)
+            await talk.raw(data)
+
+    ollama.answer = slowly
+    requests = [post(path, ask(path, stream=False)) for path in PATHS]
+    requests += [post("/api/show", {}), http("GET", "/api/version")]
+    assert {answer.status for answer in send_all(service.url, requests)} == {200}
+    assert [entry["status"] for entry in service.entries] == ["ok"] * len(PATHS)
+
+
+def test_without_limits_a_stream_may_be_silent(serve: Serve, ollama: OllamaStandIn) -> None:
+    limits = {"first_token_timeout": 0, "idle_timeout": 0}
+    service = serve(llm_service="ollama", ollama_base_url=ollama.url, **limits)
+
+    async def slowly(talk: Conversation) -> None:
+        for data in talk.wire.encode():
+            await asyncio.sleep(0.1)
+            await talk.raw(data)
+
+    ollama.answer = slowly
+    for path in ("/api/chat", "/v1/messages"):
+        assert send(service.url, post(path, ask(path, stream=True))).is_whole
+    assert [entry["status"] for entry in service.entries] == ["ok", "ok"]
 
 
 def last_error(path: str, body: bytes) -> str:

@@ -128,6 +128,27 @@ def test_reused_connection_that_died_is_replaced_once_by_a_fresh_one() -> None:
     asyncio.run(main())
 
 
+@pytest.mark.parametrize("method", ["POST", "PATCH"])
+def test_request_that_dies_after_a_while_is_not_sent_again(method: str) -> None:
+    """Whoever worked on it may have run out of memory by it."""
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(OK)
+        await reader.readuntil(b"\r\n\r\n")
+        await asyncio.sleep(4 * transport.STALE_SECONDS)
+
+    async def main() -> None:
+        async with client_of(serve) as (client, asked):
+            assert await client.get("/") == b"ok"
+            with pytest.raises(aiohttp.ClientError):
+                async with client.stream("/", method):
+                    pass
+            assert len(asked) == 1 and asked[0].count(method.encode()) == 1
+
+    asyncio.run(main())
+
+
 def test_large_body_goes_whole_also_on_the_second_try() -> None:
     body = b"x" * 3_000_000 + b"END"
 
