@@ -7,11 +7,16 @@ the chunks. Whatever fails on the way raises, and one table here says which stat
 `python app.py` runs it, with uvicorn's own options behind it.
 """
 
+import signal
+
+if __name__ == "__main__":  # Ctrl-C during the imports ends the process without a traceback
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+import asyncio
 import ctypes
 import gc
 import json
 import logging
-import signal
 import sys
 import threading
 from collections.abc import AsyncIterator
@@ -26,6 +31,7 @@ from starlette.exceptions import HTTPException as StarletteHTTPException
 from starlette.requests import ClientDisconnect
 
 from formats import AnswerStream, negotiate
+from gateway.cors import CORSMiddleware
 from gateway.routes import create_router
 from llm_services import (
     BrokenAnswerError,
@@ -45,6 +51,7 @@ from messages import LoggedRequest, Prompt
 from recorder import Recorder, Recording, TooManyRequestsError
 from settings import Settings, load_settings
 from telemetry import metrics
+from telemetry.output import prepare_loggers
 from web import docs, log_routes, page
 from web.client import ClientMiddleware
 from web.keys import get_log_key
@@ -52,11 +59,12 @@ from web.middleware import (
     REQUEST_ID,
     BodyLimitMiddleware,
     HostMiddleware,
+    MessageMiddleware,
     RequestIDMiddleware,
     error_response,
 )
 from web.prompt_route import PromptRoute
-from web.server import serve
+from web.server import serve, stop_with_parent
 from web.state import ProcessState, Request
 
 diagnostics = logging.getLogger("minivault")
@@ -181,6 +189,11 @@ def get_metrics(request: Request) -> Response:
     return Response(content, headers={"Content-Type": content_type})
 
 
+def status_of(exc: Exception) -> int:
+    """Return the HTTP status of an error, by its class or the nearest base that the table has."""
+    return next((STATUS[kind] for kind in type(exc).__mro__ if kind in STATUS), 500)
+
+
 def print_failure(request: Request, status: int, exc: Exception) -> None:
     """Print a line, without the error's message, as that may quote the prompt."""
     id, kind = request.state["request_id"], type(exc).__name__
@@ -189,7 +202,7 @@ def print_failure(request: Request, status: int, exc: Exception) -> None:
 
 async def handle_error(request: Request, exc: Exception) -> Response:
     """Answer an error of the table with its status and its message."""
-    status = next(STATUS[kind] for kind in type(exc).__mro__ if kind in STATUS)
+    status = status_of(exc)
     if not isinstance(exc, ClientDisconnect):
         print_failure(request, status, exc)
     return error_response(request.scope, status, str(exc))
@@ -251,18 +264,13 @@ def return_large_blocks() -> None:
         mallopt(M_MMAP_THRESHOLD, LARGE_BLOCK_BYTES)
 
 
-def prepare_output() -> None:
-    """Make sure that MiniVault's own lines are printed, with their levels, however it was started;
-    and say what is missing unless that was by `python app.py`."""
-    if not diagnostics.hasHandlers():
-        handler = logging.StreamHandler()
-        handler.setFormatter(logging.Formatter("%(levelname)s:     %(message)s"))
-        diagnostics.addHandler(handler)
-        diagnostics.setLevel(logging.INFO)
+def print_what_is_missing() -> None:
+    """Print what the service lacks, unless it was started by `python app.py`."""
     if "web.connection" not in sys.modules:  # uvicorn imports it where it is to use it
         diagnostics.warning(
-            "started without MiniVault's own connections, grace period and link to the page: some "
-            "clients' bodies are lost, and a stop waits for open streams; `python app.py` has all"
+            "some of MiniVault's protections are missing: a client can send endless headers, half "
+            "an answer can look whole to HTTP/1.0, and a stop waits for open streams; start it "
+            "with `python app.py` to have them"
         )
 
 
@@ -270,7 +278,9 @@ def prepare_output() -> None:
 async def lifespan(app: FastAPI) -> AsyncIterator[ProcessState]:
     """Open the log and the service for the life of the process; close them when all is answered."""
     settings: Settings = app.state.settings
-    prepare_output()
+    prepare_loggers()
+    print_what_is_missing()
+    stop_with_parent()
     async with (
         JsonlLog(
             settings.log_dir,
@@ -285,7 +295,7 @@ async def lifespan(app: FastAPI) -> AsyncIterator[ProcessState]:
         recorder = Recorder(log, service.llm_type, settings.max_concurrency)
         return_large_blocks()
         gc.freeze()  # what exists by now lasts: no collection has to look at it again
-        diagnostics.info("answers come from %s, logs go to %s", service.llm_type, settings.log_dir)
+        diagnostics.info("answers come from %s; the log is in %s", service.source, settings.log_dir)
         try:
             yield ProcessState(
                 settings=settings,
@@ -294,7 +304,10 @@ async def lifespan(app: FastAPI) -> AsyncIterator[ProcessState]:
                 recorder=recorder,
                 reading_processes=ReadingProcesses(),
                 log_key=get_log_key(settings),
+                status_of=status_of,
             )
+        except asyncio.CancelledError:
+            pass  # a second Ctrl-C cancels this too; what follows is done all the same
         finally:
             await recorder.wait_until_idle()
             metrics.forget_ended_workers(this_one=True)
@@ -319,7 +332,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     # on the routers, not the app: there the 413 would pass no middleware
     app.include_router(answers, max_body_size=settings.max_prompt_bytes)
     if settings.gateway:  # early: routes are tried in turn, and most requests are for answers
-        router = create_router(settings.max_body_bytes)
+        router = create_router(settings)
         app.include_router(router, max_body_size=settings.max_body_bytes)
     app.include_router(probes)
     app.include_router(log_routes.router)
@@ -344,7 +357,10 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     )
     if "*" not in settings.allowed_hosts:
         app.add_middleware(HostMiddleware, allowed_hosts=settings.allowed_hosts)
+    if settings.gateway:
+        app.add_middleware(CORSMiddleware, origins=sorted(settings.ollama_origins))
     app.add_middleware(ClientMiddleware, timeout=settings.client_timeout)
+    app.add_middleware(MessageMiddleware)
     app.add_middleware(RequestIDMiddleware)
     return app
 

@@ -96,6 +96,11 @@ class LLMService(ABC):
     model: str
     """What answers where a prompt names no model."""
 
+    @property
+    @abstractmethod
+    def source(self) -> str:
+        """What answers, and where, in words."""
+
     async def __aenter__(self) -> Self:
         return self
 
@@ -131,6 +136,8 @@ class StubbedLLMService(LLMService):
         "I could tell you, but half the joy is in finding out. Here is a hint, though: "
         "it is smaller than a whale and friendlier than a semicolon.",
     )
+
+    source = "the stub"
 
     def __init__(self, delay: float) -> None:
         """Wait `delay` seconds between two chunks."""
@@ -175,6 +182,10 @@ class HTTPService(LLMService):
         if url.userinfo:  # for a proxy in between that wants a password
             login = base64.b64encode(unquote_to_bytes(url.userinfo))
             self._headers.append((b"Authorization", b"Basic " + login))
+
+    @property
+    def source(self) -> str:
+        return f"{self.name} at {self.url}"
 
     @abstractmethod
     def encode_prompt(self, prompt: Prompt) -> Json:
@@ -270,6 +281,9 @@ class HTTPService(LLMService):
             raise self._unreachable_error("no answer in time") from None
         except (ValueError, TypeError, KeyError):
             reason = f"what answers there ({answer.status}) is not {self.name}"
+            if answer.status >= httpx.codes.INTERNAL_SERVER_ERROR:
+                failure = self._read_error(answer.status, body, None)
+                reason = f"{reason}, or does not work ({failure})"
             raise self._unreachable_error(reason) from None
         if canonical_name(self.model) not in map(canonical_name, names):
             raise DefaultModelNotFoundError(self._missing_model(self.model))

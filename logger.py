@@ -287,7 +287,7 @@ class JsonlLog:
             self._loop.call_soon_threadsafe(self._settle, batch, failure)
 
     def _describe(self, reason: str) -> str:
-        return f"the log {self._file.path} cannot be written: {reason}; fix this and retry"
+        return f"the log {self._file.path} cannot be written: {reason}; correct this, then retry"
 
     def _report_failure(self, failure: str) -> None:
         self._failing_since = self._failing_since or time.monotonic()

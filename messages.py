@@ -64,6 +64,8 @@ class LoggedRequest:
     """Whether the answer is to come piece by piece; None where that is unknown."""
     body: bytes | str | None = None
     """The body of a forwarded request: bytes where it is JSON, text where it is not."""
+    counted_body: bytes | None = None
+    """The body with the question for token counts, if it can and has to be added."""
     unread: str | None = None
     """Why the body was not read, for the entry of an answer that has no other error."""
 

@@ -150,7 +150,7 @@ class Recording:
                     if chunk.done or chunk.error:
                         await self._finish("error" if chunk.error else "ok", chunk.error)
                     if chunk.error:
-                        diagnostics.warning("request %s failed; its answer says why", self._id)
+                        diagnostics.warning("request %s failed; its log entry says why", self._id)
                     yield chunk
         except Exception as exc:
             await self._finish("error", str(exc) or repr(exc))

@@ -1,9 +1,9 @@
 """Every setting of MiniVault: one class, read once at the start.
 
 Settings come from the environment, and from `.env` beside this file where the environment does not
-set them. A value that is not allowed, or an unknown name, stops the start with one line that says
-what is allowed; a key is never printed. An empty variable counts as unset, as Compose passes it for
-`${NAME:-}`.
+set them. A relative path begins at the current directory. A value that is not allowed, or an
+unknown name, stops the start with one line that says what is allowed; a key is never printed. An
+empty variable counts as unset, as Compose passes it for `${NAME:-}`.
 """
 
 import difflib
@@ -38,8 +38,13 @@ DEFAULT_PORTS = {"http": 80, "https": 443}
 THIS_MACHINE = {"": "127.0.0.1", "0.0.0.0": "127.0.0.1", "::": "::1"}
 HOST_NAME = re.compile(r"[a-z0-9_]([a-z0-9_.-]*[a-z0-9_])?")
 KEY = re.compile(r"[!-~]+")
-KUBERNETES = re.compile(PREFIX + r"(\w+_)?(SERVICE_(HOST|PORT\w*)|PORT|PORT_\d+_[A-Z]+\w*)")
+KUBERNETES = re.compile(
+    PREFIX + r"(\w+_)?(SERVICE_(HOST|PORT\w*)=|PORT(_\d+_[A-Z]+)?=\w+://|PORT_\d+_[A-Z]+_\w+=).*"
+)
 """Variables that Kubernetes sets in every pod for a Service whose name begins with `minivault`."""
+
+OPTIONS = {"HOST", "PORT", "WORKERS"}
+"""What is uvicorn's to set."""
 
 
 def parse_ollama_url(value: str) -> str:
@@ -78,6 +83,13 @@ def split_host_names(value: object) -> object:
     if not all(HOST_NAME.fullmatch(name) for name in names - {"*"}):
         raise ValueError("Input should be host names without a port, separated by commas, or *")
     return names
+
+
+def split_origins(value: object) -> object:
+    """Split a list of origins at its commas, as Ollama does."""
+    if not isinstance(value, str):
+        return value
+    return frozenset(origin.strip() for origin in value.split(",") if origin.strip())
 
 
 def check_directory(path: Path) -> Path:
@@ -124,7 +136,6 @@ class Settings(BaseSettings):
     model_config = SettingsConfigDict(
         env_prefix=PREFIX,
         env_ignore_empty=True,
-        extra="ignore",  # of `.env`, which may set other programs' variables too
         frozen=True,
         populate_by_name=True,
     )
@@ -162,7 +173,18 @@ class Settings(BaseSettings):
         0, ge=0, le=36_500, description="days that a file is kept, 0 for all"
     )
     log_key: Key | None = Field(None, description="the key for reading the log over HTTP")
+    log_embeddings: bool = Field(
+        False, description="true or false: record embeddings, without their vectors"
+    )
     gateway: bool = Field(True, description="true or false: serve Ollama's own interfaces too")
+    count_tokens: bool = Field(
+        True, description="true or false: ask Ollama for the token counts of OpenAI's streams"
+    )
+    ollama_origins: Annotated[frozenset[str], NoDecode, BeforeValidator(split_origins)] = Field(
+        frozenset(),
+        validation_alias=AliasChoices(f"{PREFIX}OLLAMA_ORIGINS", "OLLAMA_ORIGINS"),
+        description="origins of web apps that Ollama allows beside its own list",
+    )
     client_timeout: Annotated[float, Field(gt=0, le=86400)] = Field(
         300, description="seconds that a client may read nothing of its answer"
     )
@@ -189,8 +211,8 @@ class Settings(BaseSettings):
 def find_variable(setting: str) -> str:
     """Return the environment variable that the setting was read from, spelt as it was set."""
     names = [PREFIX + setting.upper()]
-    if setting == "ollama_base_url":
-        names.append("OLLAMA_HOST")
+    if isinstance(alias := Settings.model_fields[setting].validation_alias, AliasChoices):
+        names = [str(choice) for choice in alias.choices]
     spellings = {name.upper(): name for name, value in os.environ.items() if value}
     return next((spellings[name] for name in names if name in spellings), names[0])
 
@@ -204,25 +226,43 @@ def describe_problem(error: ErrorDetails) -> str:
     return f"{find_variable(setting)}={value}: {reason} ({meaning})"
 
 
-def describe_unknown(variable: str, known: list[str]) -> str:
-    """Return what is wrong with a variable that is no setting's, and the most similar one."""
-    similar = difflib.get_close_matches(variable.upper(), known, n=1)
-    return f"{variable} is not a setting" + "".join(f"; did you mean {name}?" for name in similar)
+def describe_unknown(variable: str) -> str:
+    """Return what is wrong with a variable that is no setting's, and what may be meant."""
+    name = variable.upper().removeprefix(PREFIX)
+    if name in OPTIONS:
+        return f"{variable} is not a setting; use `python app.py --{name.lower()}`"
+    known = [setting.upper() for setting in Settings.model_fields]
+    similar = difflib.get_close_matches(name, known, n=1)
+    meant = "".join(f"; did you mean {PREFIX}{each}?" for each in similar)
+    return f"{variable} is not a setting{meant}"
+
+
+def is_unknown(variable: str, value: str) -> bool:
+    """Return whether a variable looks like a setting and is none."""
+    name = variable.upper()
+    is_ours = name.startswith(PREFIX) and not KUBERNETES.fullmatch(f"{variable}={value}")
+    return is_ours and name.removeprefix(PREFIX).lower() not in Settings.model_fields
+
+
+def load_env_file() -> None:
+    """Set the environment's variables that `.env` sets and that are not set, or empty."""
+    present = {name.upper() for name, value in os.environ.items() if value}
+    for name, value in dotenv_values(ENV_FILE).items():
+        if value and name.upper() not in present:
+            os.environ[name] = value
 
 
 def load_settings() -> Settings:
     """Read the settings; exit with status 1 and one line if something is wrong with them."""
-    known = [PREFIX + name.upper() for name in Settings.model_fields]
+    load_env_file()
     problems = [
-        describe_unknown(variable, known)
-        for variable in {**os.environ, **dotenv_values(ENV_FILE)}
-        if variable.upper().startswith(PREFIX)
-        and variable.upper() not in known
-        and not KUBERNETES.fullmatch(variable)
+        describe_unknown(variable)
+        for variable, value in os.environ.items()
+        if value and is_unknown(variable, value)
     ]
     settings = None
     try:
-        settings = Settings(_env_file=ENV_FILE)
+        settings = Settings()
     except ValidationError as exc:
         problems += map(describe_problem, exc.errors(include_url=False))
     if problems or not settings:

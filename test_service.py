@@ -2,7 +2,8 @@
 
     python test_service.py [BASE_URL] [--wait SECONDS]
 
-Exits 0, or 1 with the reason in one line. Where `MINIVAULT_API_KEY` is set, the key goes along.
+Exits 0, or 1 with the reason in one line. Where `MINIVAULT_API_KEY` is set, in the
+environment or in `.env`, the key goes along.
 Proxies of the environment are left alone: what is checked is the service itself.
 This is a command for users, not a test for pytest; those are in `tests/`.
 """
@@ -12,9 +13,12 @@ import json
 import os
 import sys
 import time
+from pathlib import Path
 
 import httpx
+from dotenv import dotenv_values
 
+ENV_FILE = Path(__file__).parent / ".env"
 PROMPT = {"prompt": "Say hello in one short sentence."}
 CHAT = {"messages": [{"role": "user", "content": PROMPT["prompt"]}], "stream": False}
 ANSWER_SECONDS = 900  # a first answer can wait for a model to load
@@ -141,7 +145,8 @@ def check(client: httpx.Client, wait: float) -> None:
 
 def key_header() -> dict[str, str]:
     """Return the header that carries the key, if one is set."""
-    key = os.environ.get("MINIVAULT_API_KEY", "").strip()
+    settings = {**dotenv_values(ENV_FILE), **{k: v for k, v in os.environ.items() if v}}
+    key = (settings.get("MINIVAULT_API_KEY") or "").strip()
     if not key.isascii():
         raise CheckFailed("MINIVAULT_API_KEY is not ASCII: no header can carry it")
     return {"Authorization": f"Bearer {key}"} if key else {}

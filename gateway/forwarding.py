@@ -1,16 +1,19 @@
 """Forwarding: a request on its way to Ollama and its answer on the way back, both unchanged."""
 
-from collections.abc import AsyncGenerator, Iterable
+from collections.abc import AsyncGenerator, Callable, Iterable
 from contextlib import aclosing
 
+import aiohttp
 from fastapi import HTTPException
 from pydantic_core import to_json
 from starlette.types import Message
 
 from formats import AnswerStream, Format
+from gateway.usage import PATHS as USAGE_PATHS
+from gateway.usage import UsageFilter
 from llm_services import BrokenAnswerError, HTTPService, ServiceLoopError
 from log.entry import LogEntry
-from messages import Chunk
+from messages import Chunk, LoggedRequest
 from protocols.base import Protocol
 from recorder import Recording
 from upstream.reader import AnswerReader, Framing
@@ -71,6 +74,7 @@ class Forward:
         """Whether the client asked for a stream: only a stream has time limits."""
         self._service = find_ollama(request)
         self._method = request.method
+        self._path = request.scope["route"].path
         path = request.scope["raw_path"].removeprefix(request.scope["root_path"].encode())
         query = request.scope["query_string"]
         self._target = path + b"?" * bool(query) + query
@@ -81,8 +85,16 @@ class Forward:
         self._body = body
         self._protocol = protocol
         self._reader: AnswerReader | None = None
+        self._usage: UsageFilter | None = None
         self._has_length = False
         self.head: Message = {"type": "http.response.start"}
+
+    def prepare(self, logged: LoggedRequest, *, counts_tokens: bool) -> None:
+        """Take from what was read of the request how it is to be forwarded."""
+        self.streamed = logged.streamed
+        asked = logged.counted_body
+        if counts_tokens and asked and asked != self._body and self._path in USAGE_PATHS:
+            self._body, self._usage = asked, UsageFilter()
 
     async def chunks(self) -> AsyncGenerator[Chunk, None]:
         """Yield the answer as it arrives; `head` is complete with the first chunk.
@@ -99,13 +111,16 @@ class Forward:
         ) as answer:
             self.head["status"] = answer.status
             replaced = (b"date", b"x-request-id")
-            self.head["headers"] = end_to_end_headers(answer.raw_headers, *replaced)
+            headers = end_to_end_headers(answer.raw_headers, *replaced)
+            framing = Framing.of(answer.headers.get("content-type", ""))
+            framing = framing if answer.status < 400 else Framing.DOCUMENT
+            if framing is not Framing.DOCUMENT and not answer.has_length:
+                headers.append((b"X-Accel-Buffering", b"no"))
+            self.head["headers"] = headers
             self._has_length = answer.has_length
             if self._protocol is None:
                 chunks = answer.unread_chunks()
             else:
-                framing = Framing.of(answer.headers.get("content-type", ""))
-                framing = framing if answer.status < 400 else Framing.DOCUMENT
                 self._reader = AnswerReader(
                     self._protocol,
                     framing,
@@ -113,9 +128,25 @@ class Forward:
                     streamed=self.streamed is not False,
                 )
                 chunks = answer.read_chunks(self._reader)
-            async with aclosing(chunks):
-                async for chunk in chunks:
+            async with aclosing(self._without_usage(chunks) if self._usage else chunks) as passed:
+                async for chunk in passed:
                     yield chunk
+
+    async def _without_usage(
+        self, chunks: AsyncGenerator[Chunk, None]
+    ) -> AsyncGenerator[Chunk, None]:
+        """Yield the chunks without the usage that the client did not ask for."""
+        assert self._usage and self._reader
+        async with aclosing(chunks):
+            try:
+                async for chunk in chunks:
+                    if self._reader.framing is Framing.EVENTS:
+                        chunk.wire = self._usage.feed(chunk.wire)
+                    yield chunk
+            except (TimeoutError, aiohttp.ClientError):
+                yield Chunk(wire=self._usage.end())
+                raise
+            yield Chunk(wire=self._usage.end())
 
     @property
     def framing(self) -> Framing:
@@ -130,9 +161,12 @@ class ForwardedFormat(Format):
 
     finishes_failed = False
 
-    def __init__(self, forward: Forward, protocol: Protocol | None) -> None:
+    def __init__(
+        self, forward: Forward, protocol: Protocol | None, status_of: Callable[[Exception], int]
+    ) -> None:
         self._forward = forward
         self._protocol = protocol
+        self._status_of = status_of
         self._last = b"\n"
 
     def encode_chunk(self, chunk: Chunk) -> bytes:
@@ -148,7 +182,7 @@ class ForwardedFormat(Format):
         if isinstance(exc, BrokenAnswerError) or framing is Framing.DOCUMENT:
             return b""
         assert self._protocol, "only what is read is a stream"
-        data = to_json(self._protocol.error_body(502, str(exc)))
+        data = to_json(self._protocol.error_body(self._status_of(exc), str(exc)))
         line_end = b"" if self._last.endswith(b"\n") else b"\n"
         if framing is Framing.LINES:
             return line_end + data + b"\n"
@@ -168,10 +202,11 @@ class ForwardedAnswer(AnswerStream):
         recording: Recording | None = None,
     ) -> None:
         chunks = recording.chunks if recording else forward.chunks()
-        format = ForwardedFormat(forward, protocol)
+        format = ForwardedFormat(forward, protocol, request.state["status_of"])
         super().__init__(chunks, request.state["client"], format, recording=recording)
         self._forward = forward
-        request.scope["state"]["is_forwarded"] = True
+        self._state = request.scope["state"]
 
     def head(self) -> Message:
+        self._state["is_forwarded"] = True
         return self._forward.head

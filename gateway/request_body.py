@@ -5,6 +5,7 @@ beyond them is kept as it is, and the entry says so.
 """
 
 import asyncio
+import io
 import sys
 import time
 import zlib
@@ -14,8 +15,10 @@ from dataclasses import replace
 from typing import Any
 
 import anyio.to_thread
+import python_multipart
 from pydantic_core import from_json, to_json
 
+from gateway.usage import ask_for_usage
 from messages import LoggedRequest
 from protocols.base import Protocol
 from protocols.json_reading import LENIENT_BYTES, is_costly, parse_leniently
@@ -31,6 +34,9 @@ LARGE_BYTES = 2**16
 
 MAX_THREADS = 2
 """In so many threads bodies are read at a time; they are not those that look up names."""
+
+MAX_FORM_LINES = 1000
+"""Of those that may begin a part of a form."""
 
 DECOMPRESSION_SECONDS = 0.25
 DECOMPRESSED_BYTES = 2**18
@@ -63,17 +69,23 @@ class RequestReader:
         self._max_bytes = max_bytes
         self._threads = anyio.CapacityLimiter(MAX_THREADS)
 
-    async def read(self, encoding: str, body: bytes, protocol: Protocol) -> LoggedRequest:
+    async def read(
+        self, body: bytes, protocol: Protocol, content_type: str, encoding: str
+    ) -> LoggedRequest:
         """Return what the log keeps of a request, as far as its body can be read."""
         encoding = encoding.strip().lower()
-        arguments = (body, encoding, self._max_bytes, protocol)
+        arguments = (body, content_type, encoding, self._max_bytes, protocol)
         if encoding or len(body) >= LARGE_BYTES:
             return await anyio.to_thread.run_sync(parse_body, *arguments, limiter=self._threads)
         return parse_body(*arguments)
 
 
-def parse_body(body: bytes, encoding: str, max_bytes: int, protocol: Protocol) -> LoggedRequest:
+def parse_body(
+    body: bytes, content_type: str, encoding: str, max_bytes: int, protocol: Protocol
+) -> LoggedRequest:
     """Return what the log keeps of a body; whatever it is, it is kept."""
+    if content_type.lower().startswith("multipart/form-data"):
+        return read_form(body, content_type, protocol)
     try:
         content = decompress(body, encoding, max_bytes)
     except ValueError as exc:
@@ -91,8 +103,42 @@ def parse_body(body: bytes, encoding: str, max_bytes: int, protocol: Protocol) -
             parsed = parse_leniently(content, first_only=True)
         except ValueError:
             parsed = None
-    request = protocol.read_request(parsed) if isinstance(parsed, dict) else LoggedRequest()
+    if not isinstance(parsed, dict):
+        return LoggedRequest(body=body_text)
+    request = protocol.read_request(parsed)
+    if isinstance(body_text, bytes) and not encoding and len(body) < LARGE_BYTES:
+        request = replace(request, counted_body=ask_for_usage(body, parsed))
     return replace(request, body=body_text)
+
+
+def read_form(body: bytes, content_type: str, protocol: Protocol) -> LoggedRequest:
+    """Return what the log keeps of a form: its fields, files in base64."""
+    fields: dict[str, Any] = {}
+
+    def add_field(field: Any) -> None:
+        fields[as_text(field.field_name)] = as_text(field.value)
+
+    def add_file(file: Any) -> None:
+        file.file_object.seek(0)
+        content = b64encode(file.file_object.read()).decode()
+        name = as_text(file.file_name)
+        fields[as_text(file.field_name)] = {"filename": name, "base64": content}
+        file.close()
+
+    if body.count(b"\r\n--") > MAX_FORM_LINES:
+        return keep_unread(body, "", "it has too many parts")
+    try:
+        headers = {"Content-Type": content_type.encode("latin-1", "replace")}
+        python_multipart.parse_form(headers, io.BytesIO(body), add_field, add_file)
+    except python_multipart.exceptions.FormParserError as exc:
+        return keep_unread(body, "", f"it is not a form ({exc})")
+    request = protocol.read_request({**fields, "stream": fields.get("stream") == "true"})
+    return replace(request, body=to_json(fields))
+
+
+def as_text(value: bytes | None) -> str:
+    """Return a name or a value of a form."""
+    return (value or b"").decode(errors="replace")
 
 
 def keep_unread(body: bytes, encoding: str, reason: str) -> LoggedRequest:

@@ -23,8 +23,8 @@ class Endpoint:
 
     path: str
     summary: str
-    example: Json
-    """The body of a request that works, but for its model."""
+    example: Json | None
+    """The body of a request that works, but for its model; None where it is a form."""
     is_chat: bool = True
 
 
@@ -32,7 +32,7 @@ class Protocol(ABC):
     """One interface. A subclass is registered in `protocols.registry`."""
 
     prefix: ClassVar[str]
-    """What the paths begin with on which errors look as `error_body` has them."""
+    """What those paths begin with whose errors have the shape of `error_body`."""
     reference: ClassVar[str]
     """Where the interface is documented."""
     endpoints: ClassVar[tuple[Endpoint, ...]]
@@ -40,6 +40,8 @@ class Protocol(ABC):
     """What ends a stream of events where that is no JSON."""
     streams_by_default: ClassVar[bool] = False
     """Whether an answer comes as a stream if a request says nothing of it."""
+    takes_text: ClassVar[bool] = False
+    """Whether a whole answer may be plain text."""
     error_event: ClassVar[str | None] = None
     """The name of the server-sent event that carries an error; None for an event without one."""
 

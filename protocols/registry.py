@@ -2,10 +2,18 @@
 
 from protocols.anthropic import Messages
 from protocols.base import Endpoint, Json, Protocol
+from protocols.media import Images, Transcriptions
 from protocols.native import Native
 from protocols.openai import ChatCompletions, Responses
 
-PROTOCOLS: list[Protocol] = [Native(), ChatCompletions(), Responses(), Messages()]
+PROTOCOLS: list[Protocol] = [
+    Native(),
+    ChatCompletions(),
+    Responses(),
+    Messages(),
+    Transcriptions(),
+    Images(),
+]
 
 
 def endpoints() -> list[tuple[Endpoint, Protocol]]:

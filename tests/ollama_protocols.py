@@ -105,8 +105,8 @@ def completions(body: Body, reply: Reply, *, chat: bool, whole: bool = False) ->
     def event(delta: Any, reason: str | None = None) -> bytes:
         said = {"delta": delta} if chat else {"text": delta}
         choice = {"index": 0, **said, "finish_reason": reason}
-        kind = {"object": "chat.completion.chunk"} if chat else zeros
-        return b"data: " + go({**head, **kind, "choices": [choice]}) + b"\n\n"
+        kind = {"object": "chat.completion.chunk"} if chat else {}
+        return b"data: " + go({**head, **kind, "choices": [choice], **zeros}) + b"\n\n"
 
     def deltas() -> Iterator[Body]:
         yield from ({"content": "", "reasoning": text} for text in reply.thinking)

@@ -179,6 +179,12 @@ OTHERS: dict[tuple[str, str], Wire] = {
         JSON,
     ),
 }
+PICTURES = {"created": EPOCH, "data": [{"b64_json": "aVZCT1J3MEtHZ28="}]}
+MEDIA = {
+    "/v1/audio/transcriptions": whole(200, {"text": "Why is the sky blue?"}, JSON),
+    "/v1/images/generations": whole(200, PICTURES, JSON),
+    "/v1/images/edits": whole(200, PICTURES, JSON),
+}
 NOT_FOUND = whole(404, "404 page not found", "text/plain")
 FORBIDDEN = Wire(403, None, (b"",))
 
@@ -201,5 +207,7 @@ def answer_to(method: str, path: str, headers: dict[str, str], content: bytes) -
         return Wire(204, None, (), ALLOW + origin + (("Allow", "POST"),) + vary)
     if method == "POST" and path in PROTOCOLS:
         return generation(path, content)
+    if method == "POST" and path in MEDIA:
+        return MEDIA[path]
     found = OTHERS.get(("GET" if method == "HEAD" else method, path), NOT_FOUND)
     return replace(found, has_body=method != "HEAD")

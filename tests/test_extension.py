@@ -86,8 +86,8 @@ def test_a_protocols_errors_have_its_shape(
     refused = send(locked.url, post("/v1/rerank", ASK))
     assert refused.status == 401 and list(json.loads(refused.body)) == ["oops"]
     ollama.answer = rerank_and_hang
-    late = send(service.url, post("/v1/rerank", ASK))
-    assert b'event: oops\ndata: {"oops":{"status":502,' in late.body and not late.is_whole
+    late = send(service.url, post("/v1/rerank", {**ASK, "stream": True}))
+    assert b'event: oops\ndata: {"oops":{"status":504,' in late.body and not late.is_whole
 
 
 def test_a_protocol_is_in_the_docs_and_in_traces(service: Service) -> None:

@@ -27,7 +27,10 @@ DEFAULTS = {
     "log_content": "full",
     "log_retention_days": 0,
     "log_key": None,
+    "log_embeddings": False,
     "gateway": True,
+    "count_tokens": True,
+    "ollama_origins": frozenset(),
     "client_timeout": 300,
     "max_body_bytes": 20 * 1024 * 1024,
     "max_prompt_bytes": 2**20,
@@ -65,7 +68,10 @@ GOOD = [
     ("LOG_CONTENT", "metadata", "metadata"),
     ("LOG_RETENTION_DAYS", "30", 30),
     ("LOG_KEY", "key\n", SecretStr("key")),
+    ("LOG_EMBEDDINGS", "true", True),
     ("GATEWAY", "false", False),
+    ("COUNT_TOKENS", "false", False),
+    ("OLLAMA_ORIGINS", "app://a, https://*.lan", frozenset({"app://a", "https://*.lan"})),
     ("CLIENT_TIMEOUT", "60", 60),
     ("API_KEY", " a-key\n", SecretStr("a-key")),
     ("MAX_BODY_BYTES", "1000", 1000),
@@ -196,6 +202,94 @@ def test_base_url_goes_before_ollama_host(monkeypatch: pytest.MonkeyPatch) -> No
     monkeypatch.setenv("OLLAMA_HOST", "one")
     monkeypatch.setenv("MINIVAULT_OLLAMA_BASE_URL", "http://two:1")
     assert Settings().ollama_base_url == "http://two:1"
+
+
+def test_origins_may_come_from_ollamas_own_variable(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OLLAMA_ORIGINS", "app://a")
+    assert Settings().ollama_origins == {"app://a"}
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "line"),
+    [
+        (
+            "MINIVAULT_LOGDIR",
+            "x",
+            "MINIVAULT_LOGDIR is not a setting; did you mean MINIVAULT_LOG_DIR?",
+        ),
+        (
+            "minivault_api_keys",
+            "x",
+            "minivault_api_keys is not a setting; did you mean MINIVAULT_API_KEY?",
+        ),
+        ("MINIVAULT_QQQQ", "x", "MINIVAULT_QQQQ is not a setting"),
+        ("MINIVAULT_PORT", "9000", "MINIVAULT_PORT is not a setting; use `python app.py --port`"),
+        (
+            "MINIVAULT_WORKERS",
+            "4",
+            "MINIVAULT_WORKERS is not a setting; use `python app.py --workers`",
+        ),
+    ],
+)
+def test_unknown_name_stops_the_start(
+    monkeypatch: pytest.MonkeyPatch, name: str, value: str, line: str
+) -> None:
+    monkeypatch.setenv(name, value)
+    with pytest.raises(SystemExit) as stop:
+        load_settings()
+    assert str(stop.value) == f"MiniVault cannot start: {line}"
+    monkeypatch.setenv(name, "")
+    load_settings()
+
+
+# https://kubernetes.io/docs/tutorials/services/connect-applications-service/
+SERVICE_VARIABLES = {
+    "MINIVAULT_PORT": "tcp://10.0.0.7:8000",
+    "MINIVAULT_PORT_8000_TCP": "tcp://10.0.0.7:8000",
+    "MINIVAULT_PORT_8000_TCP_ADDR": "10.0.0.7",
+    "MINIVAULT_PORT_8000_TCP_PROTO": "tcp",
+    "MINIVAULT_SERVICE_HOST": "10.0.0.7",
+    "MINIVAULT_SERVICE_PORT": "8000",
+    "MINIVAULT_SERVICE_PORT_HTTP": "8000",
+    "MINIVAULT_METRICS_SERVICE_HOST": "10.0.0.8",
+    "MINIVAULT_METRICS_PORT": "tcp://10.0.0.8:8000",
+}
+
+
+def test_what_kubernetes_sets_in_every_pod_stops_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in SERVICE_VARIABLES.items():
+        monkeypatch.setenv(name, value)
+    load_settings()
+
+
+def test_the_file_comes_after_the_environment_and_before_ollamas_own_variable(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    file = tmp_path / ".env"
+    file.write_text(
+        "MINIVAULT_OLLAMA_BASE_URL='http://two:1'\r\nMINIVAULT_OLLAMA_MODEL=file\r\n"
+        "MINIVAULT_LOG_TIMEOUT=7\r\n"
+    )
+    monkeypatch.setattr("settings.ENV_FILE", file)
+    monkeypatch.setenv("OLLAMA_HOST", "one")
+    monkeypatch.setenv("MINIVAULT_OLLAMA_MODEL", "environment")
+    monkeypatch.setenv("MINIVAULT_LOG_TIMEOUT", "")
+    read = load_settings()
+    assert (read.ollama_base_url, read.ollama_model, read.log_timeout) == (
+        "http://two:1",
+        "environment",
+        7,
+    )
+
+
+def test_a_bad_value_of_ollamas_variable_in_the_file_is_named(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    file = tmp_path / ".env"
+    file.write_text("OLLAMA_HOST=a b\n")
+    monkeypatch.setattr("settings.ENV_FILE", file)
+    with pytest.raises(SystemExit, match="OLLAMA_HOST='a b'"):
+        load_settings()
 
 
 def test_nothing_is_written_or_started_at_import(tmp_path: Path) -> None:

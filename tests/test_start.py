@@ -160,7 +160,7 @@ def test_started_in_another_way_it_serves_and_says_what_is_missing(
             lambda: [line for line in service.output.splitlines() if "python app.py" in line]
         )
         assert "WARNING" in line
-        assert "answers come from stubbed" in service.output
+        assert "answers come from the stub; the log is in" in service.output
 
 
 def test_removal_of_an_old_day_is_announced(tmp_path: Path) -> None:
@@ -214,25 +214,22 @@ def test_an_unknown_name_is_one_line_with_the_most_similar_one(
     assert similar is None or f"did you mean {similar}?" in line
 
 
-def test_what_kubernetes_sets_for_a_service_of_this_name_is_no_setting(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    """https://kubernetes.io/docs/tutorials/services/connect-applications-service/"""
-    for name in (
-        "MINIVAULT_SERVICE_HOST",
-        "MINIVAULT_SERVICE_PORT",
-        "MINIVAULT_SERVICE_PORT_HTTP",
-        "MINIVAULT_PORT",
-        "MINIVAULT_PORT_8000_TCP",
-        "MINIVAULT_PORT_8000_TCP_ADDR",
-        "MINIVAULT_VIEWER_SERVICE_HOST",
-        "MINIVAULT_VIEWER_PORT_80_TCP_PROTO",
-    ):
-        monkeypatch.setenv(name, "1")
-    load_settings()
-
-
 def test_a_setting_that_stops_the_start_prints_one_line(tmp_path: Path) -> None:
     with starting(SERVE, tmp_path / "logs", MINIVAULT_LOG_FSNYC="true") as service:
         assert service.popen.wait() == 1
         assert service.output.count("\n") == 1 and "MINIVAULT_LOG_FSYNC" in service.output
+
+
+@pytest.mark.parametrize("closed", ["<&-", ">&-", "2>&-", "<&- >&- 2>&-"])
+@pytest.mark.parametrize("workers", [[], ["--workers", "2"]])
+def test_closed_standard_streams_cost_nothing(
+    tmp_path: Path, closed: str, workers: list[str]
+) -> None:
+    command = ["sh", "-c", f'exec "$0" "$@" {closed}', *SERVE, *workers]
+    with process(command, tmp_path / "logs", MINIVAULT_LOG_KEY=KEY) as service:
+        headers = {"Authorization": f"Bearer {KEY}"}
+        answered = CLIENT.post(f"{service.url}/generate", json={"prompt": "Why?"})
+        assert answered.status_code == 200
+        found = CLIENT.get(f"{service.url}/log", headers=headers)
+        assert found.status_code == 200 and len(found.json()["entries"]) == 1
+        assert service.stop(signal.SIGTERM) == 0

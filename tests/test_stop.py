@@ -3,7 +3,9 @@
 import os
 import signal
 import subprocess
+import sys
 import threading
+import time
 from pathlib import Path
 
 import httpx
@@ -11,7 +13,17 @@ import pytest
 
 from tests.conftest import DEADLINE, eventually, read_log
 from tests.ollama_stand_in import OllamaStandIn, hang, then, tokens
-from tests.processes import BIN, GRACE, ROOT, SERVE, Process, process
+from tests.processes import (
+    BIN,
+    GRACE,
+    ROOT,
+    SERVE,
+    Process,
+    command_line,
+    process,
+    starting,
+    workers,
+)
 
 WORKERS = ["--workers", "2"]
 FASTAPI_RUN = [str(BIN / "fastapi"), "run", "app.py", "--host", "127.0.0.1"]
@@ -103,6 +115,43 @@ def test_a_second_interrupt_cancels_and_logs_where_there_is_no_grace_period(
         assert [entry["status"] for entry in read_log(service.log_dir)] == ["cancelled"] * 3
 
 
+def test_two_interrupts_at_once_cancel_and_log_without_a_traceback(
+    ollama: OllamaStandIn, tmp_path: Path
+) -> None:
+    ollama.answer = then("Blue", end=hang)
+    with process(SERVE, tmp_path / "logs", **ollama.environment) as service:
+        with_open_streams(service, ollama)
+        service.popen.send_signal(signal.SIGINT)
+        assert service.stop(signal.SIGINT) == 0
+        assert [entry["status"] for entry in read_log(service.log_dir)] == ["cancelled"] * 3
+        assert "Traceback" not in service.output, service.output
+
+
+@pytest.mark.parametrize("moment", [0.1, 0.3, 0.5, 0.7, 1])
+def test_interrupts_in_the_first_second_print_no_traceback(tmp_path: Path, moment: float) -> None:
+    with starting(SERVE, tmp_path / "logs") as service:
+        time.sleep(moment)  # wherever it is by then
+        service.popen.send_signal(signal.SIGINT)
+        service.stop(signal.SIGINT)
+        assert "Traceback" not in service.output, service.output
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="it looks into /proc")
+def test_workers_whose_parent_was_killed_end_as_at_sigterm(
+    ollama: OllamaStandIn, tmp_path: Path
+) -> None:
+    ollama.answer = then("Blue", end=hang)
+    with process(SERVE + GRACE + WORKERS, tmp_path / "logs", **ollama.environment) as service:
+        with_open_streams(service, ollama)
+        left = workers(service.popen.pid)
+        assert len(left) == 2
+        service.popen.kill()
+        service.popen.wait(DEADLINE)
+        eventually(lambda: not any(command_line(pid) for pid in left))
+        assert [entry["status"] for entry in read_log(service.log_dir)] == ["cancelled"] * 3
+        assert "Traceback" not in service.output, service.output
+
+
 def test_a_stop_while_nothing_happens_is_quick_and_quiet(tmp_path: Path) -> None:
     with process(SERVE, tmp_path / "logs") as service:
         assert service.stop(signal.SIGTERM) == 0
@@ -113,7 +162,7 @@ def test_a_stop_while_nothing_happens_is_quick_and_quiet(tmp_path: Path) -> None
     ("name", "value", "allowed"),
     [
         ("MINIVAULT_LLM_SERVICE", "openai", "'stubbed' or 'ollama'"),
-        ("MINIVAULT_IDLE_TIMEOUT", "-1", "greater than 0"),
+        ("MINIVAULT_IDLE_TIMEOUT", "-1", "greater than or equal to 0"),
         ("OLLAMA_HOST", "host:port", "host:port"),
     ],
 )

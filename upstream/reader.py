@@ -148,6 +148,10 @@ class AnswerReader:
         if self._status >= 400:
             self._fail(chunk, rest[:200].decode(errors="replace") or "no reason given")
             return
+        if self._protocol.takes_text and self.framing is Framing.DOCUMENT:
+            chunk.response.append(rest.decode(errors="replace"))
+            chunk.done = True
+            return
         if rest and not self._strict and not chunk.response:
             self._read_part(rest, chunk)
         chunk.error = f"{self._server} broke off before the end of its answer"

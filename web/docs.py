@@ -18,6 +18,7 @@ from pydantic_core import from_json
 from formats import FORMATS, Format
 from log.entry import LogEntry
 from messages import Chunk
+from protocols.base import Endpoint
 from protocols.registry import endpoints
 from web.keys import API_KEY_MISSING, API_KEY_SCHEMES
 from web.middleware import REQUEST_ID, RETRY_AFTER_SECONDS
@@ -176,7 +177,7 @@ def describe_gateway() -> str:
     """Return a table of the recorded paths of Ollama's own interfaces, in Markdown."""
     rows = "".join(
         f"| `{endpoint.path}` | [{endpoint.summary}]({protocol.reference}) "
-        f"| `{json.dumps({'model': 'tinyllama', **endpoint.example})}` |\n"
+        f"| {describe_body(endpoint)} |\n"
         for endpoint, protocol in endpoints()
     )
     return (
@@ -184,6 +185,13 @@ def describe_gateway() -> str:
         "forwarded to it unchanged. These are recorded:\n\n"
         f"| `POST` | | a body that works |\n| --- | --- | --- |\n{rows}"
     )
+
+
+def describe_body(endpoint: Endpoint) -> str:
+    """Return a body that the endpoint takes, in Markdown."""
+    if endpoint.example is None:
+        return "a form with `file` and `model`"
+    return f"`{json.dumps({'model': 'tinyllama', **endpoint.example})}`"
 
 
 def operation_id(route: APIRoute) -> str:

@@ -4,10 +4,12 @@ Whoever may read the log's directory may read the log over HTTP: its key is made
 log, readable by the owner alone. In a link it is in the fragment, which no server gets to see.
 """
 
+import errno
 import fcntl
 import logging
 import os
 import secrets
+import stat
 from collections.abc import Callable, Coroutine
 from contextlib import suppress
 from pathlib import Path
@@ -18,14 +20,24 @@ from fastapi.routing import APIRoute
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 from starlette.requests import Request as StarletteRequest
 
-from settings import Settings
+from settings import KEY, Settings
 from web.state import Request
 
 diagnostics = logging.getLogger("minivault")
 
-MIN_KEY_LENGTH = 16  # of what counts as a key: an empty file would let everybody in
+MIN_KEY_LENGTH = 16
+"""Of a key that is not guessed. An empty `.key` would let everybody in."""
+
+FOR_OTHERS = stat.S_IRWXG | stat.S_IRWXO
 
 API_KEY_MISSING = "send the key that MINIVAULT_API_KEY sets, as `Authorization: Bearer <key>`"
+OLLAMA_PROGRAM = "ollama/"
+"""How the `User-Agent` of the `ollama` program begins, which takes a 401 for one of Ollama's cloud.
+"""
+OLLAMA_PROGRAM_HAS_NO_KEY = (
+    "MiniVault wants the key that MINIVAULT_API_KEY sets, and the ollama program cannot send one; "
+    "docs/clients.md says how it can be used all the same"
+)
 LOG_KEY_MISSING = (
     "send the log's key, as `Authorization: Bearer <key>`; it is set by MINIVAULT_LOG_KEY, or "
     "else in the file `.key` of the log's directory"
@@ -45,15 +57,20 @@ each request."""
 LOG_KEY_SCHEME = HTTPBearer(scheme_name="log-key", auto_error=False, description=LOG_KEY_MISSING)
 
 
-def check_key(sent: str, key: str, message: str) -> None:
-    """Raise 401 with the message unless the key was sent; in constant time."""
+def is_key(sent: str, key: str) -> bool:
+    """Return whether the key was sent; in constant time."""
     # Starlette decodes header values as latin-1, whatever the client meant by its bytes
-    if not secrets.compare_digest(sent.encode("latin-1"), key.encode()):
-        raise HTTPException(401, message, {"WWW-Authenticate": "Bearer"})
+    return secrets.compare_digest(sent.encode("latin-1"), key.encode())
+
+
+def unauthorized(message: str) -> HTTPException:
+    """Return the error for a request without its key."""
+    return HTTPException(401, message, {"WWW-Authenticate": "Bearer"})
 
 
 def check_api_key(request: Request) -> None:
-    """Raise 401 unless the request carries the API's key, if one is set.
+    """Raise 401 unless the request carries the API's key, if one is set; 403 for the `ollama`
+    program, which prints its words.
 
     It may also come as `x-api-key`, as Anthropic's clients send it. A preflight carries none.
     """
@@ -62,7 +79,11 @@ def check_api_key(request: Request) -> None:
         return
     scheme, _, token = request.headers.get("authorization", "").partition(" ")
     sent = token.strip() if scheme.lower() == "bearer" else request.headers.get("x-api-key", "")
-    check_key(sent, key.get_secret_value(), API_KEY_MISSING)
+    if is_key(sent, key.get_secret_value()):
+        return
+    if request.headers.get("user-agent", "").startswith(OLLAMA_PROGRAM):
+        raise HTTPException(403, OLLAMA_PROGRAM_HAS_NO_KEY)
+    raise unauthorized(API_KEY_MISSING)
 
 
 class KeyedRoute(APIRoute):
@@ -85,9 +106,15 @@ class KeyedRoute(APIRoute):
 
 
 def read_key_file(path: Path) -> str:
-    """Return the key in the file, an empty text if there is none."""
+    """Return the key in the file, an empty text if there is none.
+
+    Raises:
+        OSError: it cannot be read, or is nothing that a header can carry.
+    """
     with suppress(FileNotFoundError):
         key = path.read_text(encoding="latin-1").strip()
+        if key and not KEY.fullmatch(key):
+            raise OSError(errno.EINVAL, "it is not one line of ASCII; remove it to get a new one")
         return key if len(key) >= MIN_KEY_LENGTH else ""
     return ""
 
@@ -99,7 +126,7 @@ def ensure_key_file(directory: Path) -> str:
     and `.key` is never the name of a half-written file.
 
     Raises:
-        OSError: there is none and it cannot be made.
+        OSError: there is none and it cannot be made, or what is there is no key.
     """
     path = directory / ".key"
     if key := read_key_file(path):
@@ -120,17 +147,29 @@ def ensure_key_file(directory: Path) -> str:
 
 
 def get_log_key(settings: Settings) -> str:
-    """Return the key that reading the log needs.
+    """Return the key that reading the log needs; print what is wrong with it.
 
     Where it can be neither read nor made, as on a full disk, there is one until the next start.
     """
     if settings.log_key:
-        return settings.log_key.get_secret_value()
+        key = settings.log_key.get_secret_value()
+        if len(key) < MIN_KEY_LENGTH:
+            diagnostics.warning(
+                "MINIVAULT_LOG_KEY has fewer than %d characters and can be guessed; choose a "
+                "longer one",
+                MIN_KEY_LENGTH,
+            )
+        return key
+    path = settings.log_dir / ".key"
     try:
-        return ensure_key_file(settings.log_dir)
+        key = ensure_key_file(settings.log_dir)
+        if path.stat().st_mode & FOR_OTHERS:
+            diagnostics.warning("others can read the log's key; run `chmod 600 %s`", path)
+        return key
     except OSError as exc:
-        reason = f"{settings.log_dir / '.key'}: {exc.strerror}"
-        diagnostics.warning("the log's key cannot be saved and changes at every start: %s", reason)
+        diagnostics.warning(
+            "nobody can read the log over HTTP, as its key is missing: %s: %s", path, exc.strerror
+        )
         return secrets.token_urlsafe()
 
 
@@ -140,4 +179,5 @@ async def check_log_key(
 ) -> None:
     """Raise 401 unless the request carries the log's key."""
     sent = credentials.credentials if credentials else ""
-    check_key(sent, request.state["log_key"], LOG_KEY_MISSING)
+    if not is_key(sent, request.state["log_key"]):
+        raise unauthorized(LOG_KEY_MISSING)

@@ -145,7 +145,8 @@ class ToolCall(BaseModel):
 
     id: str | None
     name: str | None
-    arguments: Any = Field(description="an object, or the text as it is where it is no JSON")
+    arguments: Any = Field(description="an object, or the text as it came if that says more")
+    result: Any = Field(None, description="what a search of Ollama's own found")
 
 
 @dataclass

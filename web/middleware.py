@@ -8,6 +8,8 @@ import ipaddress
 import re
 import uuid
 from collections.abc import Mapping, Set
+from functools import partial
+from urllib.parse import unquote
 
 from starlette._utils import get_route_path
 from starlette.datastructures import Headers, MutableHeaders
@@ -20,6 +22,7 @@ from protocols.registry import error_body
 
 REQUEST_ID = "X-Request-ID"
 RETRY_AFTER_SECONDS = 5
+ABSOLUTE_FORM = re.compile(rb"https?://([^/]*)(.*)", re.IGNORECASE | re.DOTALL)
 HOST = re.compile(r"(?:\[([0-9a-f:.]+)]|([^:@/\[\]\s]+))(?::\d*)?", re.IGNORECASE)
 
 
@@ -63,8 +66,50 @@ class RequestIDMiddleware:
             await self.app(scope, receive, send_with_id)
         except asyncio.CancelledError:
             if not started:
-                response = error_response(scope, 503, "the service is stopping; retry later")
+                response = error_response(scope, 503, "MiniVault is stopping; retry later")
                 await response(scope, receive, send_with_id)
+
+
+class MessageMiddleware:
+    """Does what RFC 9112 asks of a server and uvicorn leaves to the app.
+
+    - A target in absolute form names the host, and the path is the one behind it (§3.2.2).
+    - Where both `Transfer-Encoding` and `Content-Length` were sent, the connection closes after the
+      answer (§6.3): a proxy in between may see another end of the body.
+    """
+
+    def __init__(self, app: ASGIApp) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http":
+            target = scope["raw_path"][len(scope["root_path"]) :]
+            if not target.startswith(b"/") and (match := ABSOLUTE_FORM.match(target)):
+                scope = with_origin_form(scope, *match.groups())
+            names = {name for name, _ in scope["headers"]}
+            if names >= {b"transfer-encoding", b"content-length"}:
+                send = partial(send_and_close, send)
+        await self.app(scope, receive, send)
+
+
+def with_origin_form(scope: Scope, host: bytes, raw_path: bytes) -> Scope:
+    """Return the scope of a request whose target was in absolute form."""
+    root_path = scope["root_path"]
+    headers = [(name, value) for name, value in scope["headers"] if name != b"host"]
+    path = raw_path or b"/"
+    return {
+        **scope,
+        "headers": [(b"host", host), *headers],
+        "raw_path": root_path.encode() + path,
+        "path": root_path + unquote(path.decode("latin-1")),
+    }
+
+
+async def send_and_close(send: Send, message: Message) -> None:
+    """Send a message of a response, after which the connection closes."""
+    if message["type"] == "http.response.start":
+        MutableHeaders(scope=message)["Connection"] = "close"
+    await send(message)
 
 
 class HostMiddleware:

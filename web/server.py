@@ -4,14 +4,19 @@ The address where it listens and the reason why it cannot listen are only in uvi
 So a filter on its logger adds to these what MiniVault's users need next.
 """
 
+import asyncio
 import errno
 import logging
+import multiprocessing
+import os
+import signal
 import sys
 from pathlib import Path
 
 import uvicorn
 
 from settings import Settings
+from telemetry.output import prepare_loggers
 from web.keys import ensure_key_file
 
 ROOT = Path(__file__).parent.parent
@@ -78,11 +83,44 @@ def find_url(address: object) -> str | None:
     return f"{scheme}://[{host}]:{port}/" if ":" in host else f"{scheme}://{host}:{port}/"
 
 
+def open_standard_streams() -> None:
+    """Open what is closed of standard input, output and error on `/dev/null`.
+
+    Otherwise the next socket or file gets its number, and what is printed, or a child process,
+    ends up there.
+    """
+    for number, name in enumerate(("stdin", "stdout", "stderr")):
+        try:
+            os.fstat(number)
+        except OSError:
+            opened = os.open(os.devnull, os.O_RDWR)
+            assert opened == number, "the lowest free number is given"
+            os.set_inheritable(number, True)
+            setattr(sys, name, open(number, "w" if number else "r"))
+
+
+def stop_with_parent() -> None:
+    """Have a worker stop, as at SIGTERM, when the process that started it has been killed."""
+    if not (parent := multiprocessing.parent_process()):
+        return
+    loop = asyncio.get_running_loop()
+
+    def stop() -> None:
+        loop.remove_reader(parent.sentinel)
+        diagnostics.warning("the parent process has ended, so this worker stops")
+        signal.raise_signal(signal.SIGTERM)
+
+    loop.add_reader(parent.sentinel, stop)
+
+
 def serve(settings: Settings, arguments: list[str]) -> None:
     """Run the service with these options of uvicorn's until it is stopped.
 
     Raises:
         SystemExit: always; the status is 0 after an orderly stop.
     """
+    open_standard_streams()
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # as uvicorn expects it
     logging.getLogger("uvicorn.error").addFilter(StartFilter(settings))
+    prepare_loggers()
     uvicorn.main(arguments, prog_name="app.py", default_map=DEFAULTS)

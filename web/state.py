@@ -1,5 +1,6 @@
 """What a request finds in its state: what the process has, and what the middleware adds."""
 
+from collections.abc import Callable
 from typing import TypedDict
 
 from starlette.requests import Request as StarletteRequest
@@ -21,6 +22,8 @@ class ProcessState(TypedDict):
     recorder: Recorder
     reading_processes: ReadingProcesses
     log_key: str
+    status_of: Callable[[Exception], int]
+    """The HTTP status of an error, by the table of the app."""
 
 
 class State(ProcessState):

@@ -192,7 +192,7 @@ def test_behind_a_prefix_all_is_as_without_it(ollama: OllamaStandIn, tmp_path: P
         assert [entry["endpoint"] for entry in read_log(service.log_dir)] == paths
         assert [talk.path for talk in ollama.requests] == paths
         refused = send(service.url, post("/v1/messages/batches", {}))
-        assert refused.status == 403 and json.loads(refused.body)["type"] == "error"
+        assert refused.status == 404 and json.loads(refused.body)["type"] == "error"
         ollama.answer = begin(BEGUN, end=hang)
         late = send(service.url, post("/v1/messages", ask("/v1/messages", stream=True)))
         assert b'event: error\ndata: {"type":"error"' in late.body and not late.is_whole

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 import zstandard
+from openai import OpenAI
 
 from tests.conftest import Serve, Way
 from tests.ollama_stand_in import Conversation, OllamaStandIn, like_ollama, refuse
@@ -214,16 +215,9 @@ def test_the_key_opens_in_either_form_and_stays_here(serve: Serve, ollama: Ollam
     assert KEY not in json.dumps(service.entries)
 
 
-CHANGES = ("pull", "push", "create", "copy", "blobs/sha256:0")
+CHANGES = ("push", "create", "copy", "blobs/sha256:0", "signout")
 ELSEWHERE = [("POST", f"/api/{name}") for name in CHANGES]
-ELSEWHERE += [
-    ("DELETE", "/api/delete"),
-    ("POST", "/v1/files"),
-    ("GET", "/api/chat"),
-    ("GET", "/v1/x"),
-]
-ELSEWHERE += [("HEAD", "/api/blobs/sha256:0"), ("PUT", "/api/chat"), ("POST", "/api/tags")]
-ELSEWHERE += [("DELETE", "/v1/models/x"), ("GET", "/api/nothing"), ("POST", "/api/me")]
+ELSEWHERE += [("DELETE", "/api/delete"), ("DELETE", "/api/user/keys/abc")]
 AROUND = ["/api/../api/pull", "/api//pull", "//api/pull", "/api/%70ull", "/API/pull"]
 AROUND += ["/api/chat/../pull", "/api/pull/", "/api/chat%2f..%2fpull", "/v1/models/../../api/pull"]
 
@@ -232,11 +226,80 @@ def test_what_changes_models_is_done_at_ollama_itself(through: Way) -> None:
     for method, path in ELSEWHERE:
         answer = send(through.url, http(method, path, b"{}" if method == "POST" else b""))
         assert answer.status == 403, path
-        assert method == "HEAD" or "call Ollama directly" in shaped(path, answer.body)
+        assert "call Ollama directly" in shaped(path, answer.body)
     for path in AROUND:
         for method in ("POST", "GET"):
-            assert send(through.url, http(method, path)).status in (307, 308, 403, 404, 405), path
+            assert send(through.url, http(method, path)).status in (301, 307, 403, 404, 405), path
     assert through.ollama.requests == []
+    assert through.service and through.service.entries == []
+
+
+@pytest.mark.parametrize(
+    "body", [b'{"model":"llama3.2"}', b'{"name": "llama3.2", "stream": false}']
+)
+def test_a_pull_is_refused_with_the_model_and_the_command(through: Way, body: bytes) -> None:
+    """`ollama run` asks for it by itself, where the model is not there."""
+    answer = send(through.url, http("POST", "/api/pull", body))
+    words = "model 'llama3.2' not found; pull it with `ollama pull llama3.2` where Ollama runs"
+    assert (answer.status, shaped("/api/pull", answer.body)) == (403, words)
+    for odd in (b"", b"[", b"[1]", b'{"model": null}', b'{"model": "' + 2**17 * b"x" + b'"}'):
+        answer = send(through.url, http("POST", "/api/pull", odd))
+        assert answer.status == 403 and "`ollama pull <model>`" in shaped("/api/pull", answer.body)
+
+
+UNKNOWN = [("POST", "/v1/files"), ("GET", "/v1/x"), ("GET", "/api/nothing"), ("HEAD", "/api/x/y")]
+OTHER_METHODS = {
+    ("GET", "/api/chat"): "POST",
+    ("PUT", "/v1/messages"): "POST",
+    ("POST", "/api/tags"): "GET, HEAD",
+    ("DELETE", "/v1/models/x"): "GET, HEAD",
+    ("GET", "/api/delete"): "DELETE",
+}
+
+
+def test_what_ollama_does_not_have_is_its_404_or_405(through: Way) -> None:
+    for method, path in UNKNOWN:
+        answer = send(through.url, http(method, path))
+        assert answer.status == 404, path
+        assert method == "HEAD" or shaped(path, answer.body) == "404 page not found"
+    for (method, path), methods in OTHER_METHODS.items():
+        answer = send(through.url, http(method, path))
+        assert (answer.status, shaped(path, answer.body)) == (405, "405 method not allowed")
+        assert ("allow", methods) in answer.headers
+    assert through.ollama.requests == []
+
+
+SLASHES = {
+    "//api/chat": "/api/chat",
+    "/api//chat": "/api/chat",
+    "/api/chat/": "/api/chat",
+    "/v1//chat/completions": "/v1/chat/completions",
+    "//v1/chat/completions//?a=%2f": "/v1/chat/completions?a=%2f",
+}
+
+
+def test_slashes_too_many_lead_to_the_right_path(through: Way) -> None:
+    for path, right in SLASHES.items():
+        answer = send(through.url, post(path, {"model": "x"}))
+        assert answer.status == 307 and ("location", right) in answer.headers, path
+    answer = send(through.url, http("GET", "/v1//models/"))
+    assert answer.status == 301 and ("location", "/v1/models") in answer.headers
+    assert send(through.url, http("GET", "/v1//nothing/")).status == 404
+    with OpenAI(base_url=f"{through.url}//v1", api_key="none") as client:
+        said: Any = ask("/v1/chat/completions")
+        assert client.chat.completions.create(**said).choices[0].message.content
+    assert through.service and through.service.entry()["status"] == "ok"
+
+
+READS = [("GET", "/api/status"), ("POST", "/api/me"), ("POST", "/api/experimental/web_search")]
+READS += [("POST", "/api/experimental/web_fetch"), ("HEAD", "/api/blobs/sha256:0")]
+READS += [("GET", "/api/experimental/model-recommendations"), ("HEAD", "/v1/models")]
+
+
+def test_what_only_reads_is_forwarded(through: Way) -> None:
+    for method, path in READS:
+        send(through.url, http(method, path, b"{}" if method == "POST" else b""))
+    assert [(talk.method, talk.path) for talk in through.ollama.requests] == READS
     assert through.service and through.service.entries == []
 
 
@@ -255,7 +318,7 @@ def test_a_target_stays_behind_ollamas_url(
                 answer = send(service.url, http(method, target, b"", "Authorization: a"))
                 assert answer.status == 400, target
         for path in ("/v1/models/../../x", "/v1/models/%2e%2e/%2e%2e/x"):
-            assert send(service.url, http("GET", path)).status == 403
+            assert send(service.url, http("GET", path)).status == 404
         assert send(service.url, post("%2fapi%2fchat", {})).status == 400
         assert send(service.url, http("GET", "/api/tags?x#y")).status == 400
         assert elsewhere.requests == ollama.requests == []

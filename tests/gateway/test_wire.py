@@ -27,6 +27,7 @@ from tests.ollama_wires import EVENTS, JSON, LINES, OTHERS, Wire, answer_to
 from tests.test_logger import SlowDisk
 from tests.ways import (
     PATHS,
+    USAGE,
     ask,
     check_entries,
     connect,
@@ -100,8 +101,8 @@ def test_the_root_says_that_ollama_is_running(way: Way, method: str) -> None:
 def test_a_foreign_origin_gets_ollamas_own_refusal(way: Way) -> None:
     answer = send(way.url, post("/api/chat", ask("/api/chat"), FOREIGN))
     assert (answer.status, answer.body) == (403, b"")
-    if way.service:
-        assert way.service.entry()["status"] == "error"
+    if way.service:  # MiniVault says so itself, before it reads the body
+        assert way.service.entries == []
 
 
 def cuts(size: int) -> list[int]:
@@ -169,7 +170,8 @@ def test_recordings_of_a_real_ollama_pass_unchanged(through: Way) -> None:
         direct = parse(method, raw[name])
         before = len(through.service.entries) if through.service else 0
         assert send_all(through.url, requests) == [direct] * 5, name
-        if through.service and method == "POST" and path in PATHS:
+        is_foreign = b"Origin: https://evil" in request  # refused here, in Ollama's own way
+        if through.service and method == "POST" and path in PATHS and not is_foreign:
             service = through.service
             entries = eventually(lambda: service.entries[before:])
             assert len(entries) == 5
@@ -207,7 +209,7 @@ def test_any_bytes_come_out_unchanged_and_in_order(
 
     through.reset()
     through.ollama.answer = answer
-    request = post(path, ask(path, stream=True))
+    request = post(path, ask(path, stream=True, **USAGE))
     assert send(through.url, request) == parse("POST", b"".join(wire.encode()))
     assert through.service and len(through.service.entries) == 1
 

@@ -10,7 +10,7 @@ import pytest
 
 from tests.conftest import DEADLINE, Serve, eventually
 from tests.ollama_stand_in import Behaviour, Conversation, OllamaStandIn, hang, junk, refuse, then
-from tests.processes import GRACE, SERVE, Process, process
+from tests.processes import BIN, GRACE, SERVE, Process, process
 
 KEY = "a-key-that-nobody-guesses"
 SECRET = "what-nobody-else-may-read"
@@ -95,7 +95,7 @@ def test_a_failure_is_a_line_with_its_id_and_nothing_private(
         )
         id = response.headers["x-request-id"]
         (line,) = eventually(lambda: lines_with(service.output, id))
-        assert f"request {id} failed; its answer says why" in line
+        assert f"request {id} failed; its log entry says why" in line
         for status, response in refused(client):
             assert response.status_code == status, response.text
             assert not lines_with(service.output, response.headers["x-request-id"])
@@ -144,3 +144,35 @@ def test_what_keeps_a_prompt_from_being_asked_is_a_line_too(
         f"request {ids[2]} failed with 503: LogUnavailableError",
     ]
     assert SECRET not in caplog.text and "Traceback" not in caplog.text
+
+
+HOSTILE = "\x9b31m\x1b[2J\x07"
+
+
+@pytest.mark.parametrize("config", [[], ["--log-config", "deploy/logging-jsonl.json"]])
+def test_controls_and_searches_are_not_printed(tmp_path: Path, config: list[str]) -> None:
+    command = [word for word in SERVE if word != "--no-access-log"]
+    with process([*command, *config], tmp_path / "logs") as service:
+        with httpx.Client(base_url=service.url, timeout=DEADLINE) as client:
+            headers = {"X-Forwarded-For": HOSTILE.encode("latin-1")}
+            client.get("/log", params={"q": SECRET}, headers=headers)
+            client.get("/api/tags", params={"key": SECRET})
+        line = eventually(lambda: next(x for x in service.output.splitlines() if "/api/tags" in x))
+        assert line and service.stop(signal.SIGTERM) == 0
+    output = service.output
+    assert SECRET not in output
+    assert not {*HOSTILE, "\x9b"} - {*"31m[2J"} & {*output}
+    assert "31m" in output, "the address is printed, escaped"
+
+
+@pytest.mark.parametrize("command", [["uvicorn", "app:app"], ["fastapi", "run", "app.py"]])
+def test_searches_are_not_printed_however_it_was_started(
+    tmp_path: Path, command: list[str]
+) -> None:
+    program, *arguments = command
+    with process([str(BIN / program), *arguments], tmp_path / "logs") as service:
+        with httpx.Client(base_url=service.url, timeout=DEADLINE) as client:
+            client.get("/log", params={"q": SECRET})
+        eventually(lambda: "/log" in service.output)
+        assert service.stop(signal.SIGTERM) == 0
+    assert SECRET not in service.output

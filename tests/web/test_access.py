@@ -1,5 +1,6 @@
 """Who may ask, and how much at a time: the key, the Host header, the limit of generations."""
 
+import json
 import threading
 from typing import Any
 
@@ -9,6 +10,7 @@ import pytest
 from recorder import Recorder
 from tests.conftest import Serve, Service, eventually
 from tests.ollama_stand_in import OllamaStandIn, hang, then, tokens
+from tests.ways import Answer, connect, http, read_all, send
 
 KEY = "s3cret-key"
 ASK = {"prompt": "Why?"}
@@ -86,13 +88,52 @@ def test_a_star_allows_every_host(serve: Serve) -> None:
     assert client.get("/health", headers={"host": "evil.example"}).status_code == 200
 
 
-def test_no_other_origin_is_let_in(serve: Serve) -> None:
-    client = serve().client
-    origin = {"origin": "http://evil.example"}
-    asked = client.options("/generate", headers={**origin, "access-control-request-method": "POST"})
-    assert asked.status_code == 405
-    answer = client.post("/generate", json=ASK, headers=origin)
-    assert not any(name.startswith("access-control") for name in answer.headers)
+def test_the_ollama_program_is_told_in_words_that_it_prints(
+    serve: Serve, ollama: OllamaStandIn
+) -> None:
+    """It takes a 401 for one of Ollama's cloud, prints that one has to sign in, and exits 0."""
+    service = serve(llm_service="ollama", ollama_base_url=ollama.url, api_key=KEY)
+    program = {"User-Agent": "ollama/0.33.0 (amd64 linux) Go/go1.24.1"}
+    for path in ("/api/chat", "/api/generate", "/api/show", "/api/pull"):
+        refused = service.client.post(path, json=ASK, headers=program)
+        assert refused.status_code == 403 and "MINIVAULT_API_KEY" in refused.json()["error"]
+    with_key = {**program, "Authorization": f"Bearer {KEY}"}  # a proxy added it
+    assert service.client.get("/api/tags", headers=with_key).status_code == 200
+    python = {"User-Agent": "ollama-python/0.6.0"}
+    assert service.client.post("/api/chat", json=ASK, headers=python).status_code == 401
+
+
+def absolute(service: Service, target: str, host: str = "localhost") -> Answer:
+    """Send a request with a target in absolute form (RFC 9112 §3.2.2)."""
+    return send(service.url, http("POST", target, json.dumps(ASK).encode(), host=host))
+
+
+def test_a_target_in_absolute_form_is_served(serve: Serve, ollama: OllamaStandIn) -> None:
+    service = serve(llm_service="ollama", ollama_base_url=ollama.url)
+    ollama.answer = tokens("Blue")
+    for path in ("/generate", "/api/generate"):
+        for target in (f"http://localhost:8000{path}", f"HTTPS://127.0.0.1{path}?a=%2f"):
+            assert absolute(service, target).status == 200, target
+    assert ollama.requests[-1].path == "/api/generate?a=%2f"
+    assert send(service.url, http("GET", "http://localhost")).status == 200
+    # the host of the target counts, whatever the header says
+    assert absolute(service, "http://evil.example/generate").status == 400
+    assert absolute(service, "http://localhost/generate", host="evil.example").status == 200
+    for odd in ("http://", "http:///generate", "http://a@localhost/generate", "ftp://localhost/x"):
+        assert absolute(service, odd).status in (400, 404), odd
+
+
+def test_two_framings_of_a_body_close_the_connection(serve: Serve) -> None:
+    """RFC 9112 §6.3: a proxy in between may have seen another end of the body."""
+    service = serve()
+    head = "POST /generate HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
+    framing = "Content-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n"
+    body = json.dumps(ASK)
+    with connect(service.url) as connection:
+        connection.sendall(f"{head}{framing}{len(body):x}\r\n{body}\r\n0\r\n\r\n".encode())
+        data = read_all(connection)  # ends, as the service closes it
+    assert data.startswith(b"HTTP/1.1 200") and b"connection: close" in data.lower()
+    assert service.entry()["prompt"] == ASK["prompt"]
 
 
 def test_one_generation_too_many_gets_503_and_room_comes_back(

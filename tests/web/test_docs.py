@@ -96,9 +96,11 @@ def test_the_request_that_is_shown_for_each_recorded_path_works(
     rows = [re.split(r" ?\| ?", line) for line in table if line.startswith("| `/")]
     assert [row[1].strip("`") for row in rows] == [endpoint.path for endpoint, _ in endpoints()]
     for _, path, link, body, _ in rows:
+        assert re.fullmatch(r"\[[A-Z][a-z ]+\]\(https://\S+\)", link)
+    rows = [row for row in rows if row[3] != "a form with `file` and `model`"]
+    for _, path, _, body, _ in rows:
         request = http("POST", path.strip("`"), body.strip("`").encode())
         assert send(through.url, request).status == 200, path
-        assert re.fullmatch(r"\[[A-Z][a-z ]+\]\(https://\S+\)", link)
     assert through.service and len(through.service.entries) == len(rows)
 
 

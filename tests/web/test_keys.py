@@ -6,6 +6,7 @@ from pathlib import Path
 from subprocess import run
 
 import pytest
+from pydantic import SecretStr
 
 from settings import Settings
 from tests.conftest import Serve
@@ -70,4 +71,39 @@ def test_where_no_key_can_be_kept_the_service_starts_all_the_same(
     (tmp_path / ".key").mkdir()
     key = get_log_key(Settings(log_dir=tmp_path))
     assert len(key) > 40
-    assert "cannot be saved" in caplog.text
+    assert "its key is missing" in caplog.text
+
+
+ODD_FILES = {
+    "clé-clé-clé-clé-clé": "one line of ASCII",
+    "a-long-enough-line\nand-another-one": "one line of ASCII",
+    "\x9b31m-and-more-of-this": "one line of ASCII",
+}
+
+
+@pytest.mark.parametrize("content", ODD_FILES)
+def test_a_key_file_that_holds_no_key_is_named_and_left_alone(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, content: str
+) -> None:
+    (tmp_path / ".key").write_text(content, encoding="latin-1")
+    key = get_log_key(Settings(log_dir=tmp_path))
+    assert key not in content and len(key) > 40
+    (message,) = caplog.messages
+    assert ODD_FILES[content] in message and str(tmp_path / ".key") in message
+    assert "remove it" in message and "\n" not in message
+    assert (tmp_path / ".key").read_text(encoding="latin-1") == content
+
+
+def test_a_key_that_others_can_read_or_guess_is_named(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = tmp_path / ".key"
+    ensure_key_file(tmp_path)
+    get_log_key(Settings(log_dir=tmp_path))
+    assert not caplog.messages
+    path.chmod(0o644)
+    assert get_log_key(Settings(log_dir=tmp_path)) == path.read_text().strip()
+    get_log_key(Settings(log_dir=tmp_path, log_key=SecretStr("x")))
+    readable, short = caplog.messages
+    assert f"chmod 600 {path}" in readable
+    assert "MINIVAULT_LOG_KEY" in short and "longer" in short
