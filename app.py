@@ -9,15 +9,19 @@ the chunks. Whatever fails on the way raises, and one table here says which stat
 
 import signal
 
-if __name__ == "__main__":  # Ctrl-C during the imports ends the process without a traceback
+import sys
+
+if __name__ == "__main__":
+    # Ctrl-C during the imports ends the process without a traceback
     signal.signal(signal.SIGINT, signal.SIG_DFL)
+    if sys.flags.safe_path:  # then Python itself does not look for modules beside this file
+        sys.path.insert(0, __file__.rpartition("/")[0] or ".")
 
 import asyncio
 import ctypes
 import gc
 import json
 import logging
-import sys
 import threading
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager

@@ -11,6 +11,10 @@ Status = Literal["ok", "cancelled", "error"]
 """How a request ended: complete, left by its client or by a stop, or failed."""
 
 
+NO_ANSWERS = ("load", "unload")
+"""The `finish_reason` of what is no answer: the model was loaded or unloaded."""
+
+
 @dataclass(slots=True)
 class LogEntry:
     """One request and its answer; the keys of a line, in their order."""

@@ -2,11 +2,13 @@
 
 Memory is bounded: of each group at most `SAMPLE` values are kept, drawn with equal chances
 (algorithm R, https://en.wikipedia.org/wiki/Reservoir_sampling). Percentiles are exact up to there;
-beyond it a p99 lies between the true p98.7 and p99.3.
+beyond it a p99 lies between the true p98.7 and p99.3. Of periods there are at most `MAX_PERIODS`:
+they become longer as the time grows that the entries span.
 """
 
 import heapq
 import json
+import math
 import random
 import statistics
 import time
@@ -14,15 +16,19 @@ from array import array
 from collections import Counter, defaultdict
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any, BinaryIO
 
+from log.entry import NO_ANSWERS
 from log.reader import LogReader
 
 SAMPLE = 10_000
-MAX_BUCKETS = 120
+MAX_PERIODS = 120
 MAX_MODELS = 50
+COUNTED_MODELS = 200
+"""How many models are counted apart; the newest ones."""
+OTHER = "other"
+NAME_LENGTH = 200
 MAX_SLOWEST = 10
 ROW_KEYS = """id started_at finished_at endpoint model status duration_ms ttft_ms
  response_tokens prompt_chars""".split()
@@ -35,7 +41,9 @@ PROGRESS_SECONDS = 0.25
 HOUR = 3600
 DAY_SECONDS = 24 * HOUR
 WIDTHS = [1, 5, 15, 30, 60, 300, 900, 1800]
-WIDTHS += [HOUR, 3 * HOUR, 6 * HOUR, 12 * HOUR, DAY_SECONDS, 7 * DAY_SECONDS]
+WIDTHS += [HOUR, 3 * HOUR, 6 * HOUR, 12 * HOUR, DAY_SECONDS]
+WIDTHS += [weeks * 7 * DAY_SECONDS for weeks in (1, 2, 4, 12, 48, 480, 4800)]
+"""Seconds that a period may have: a multiple each of those before."""
 
 
 class Percentiles:
@@ -54,6 +62,17 @@ class Percentiles:
             self._values.append(value)
         elif (place := int(random.random() * self._count)) < SAMPLE:
             self._values[place] = value
+
+    def merge(self, other: "Percentiles") -> None:
+        """Add the values of another group."""
+        count = self._count + other._count
+        if len(self._values) + len(other._values) <= SAMPLE:
+            self._values += other._values
+        else:
+            share = SAMPLE * self._count // count
+            kept = random.sample(self._values, share)
+            self._values = array("d", kept + random.sample(other._values, SAMPLE - share))
+        self._count = count
 
     def figures(self) -> dict[str, float] | None:
         """Return the percentiles to show, None if there are no values."""
@@ -78,6 +97,12 @@ class Bucket:
         self._ttft_ms.add(entry.get("ttft_ms"))
         if entry.get("status") == "ok":
             self._duration_ms.add(entry.get("duration_ms"))
+
+    def merge(self, other: "Bucket") -> None:
+        """Add the entries of another period."""
+        self._by_status.update(other._by_status)
+        self._ttft_ms.merge(other._ttft_ms)
+        self._duration_ms.merge(other._duration_ms)
 
     def figures(self) -> dict[str, Any]:
         """Return what is shown."""
@@ -115,49 +140,102 @@ class Model:
         }
 
 
-class Figures:
-    """What is shown of a period, `since` and `until` as the log has timestamps."""
+class Timeline:
+    """The entries by when they were finished, in periods of equal length.
 
-    def __init__(self, since: str, until: str) -> None:
-        self._since, self._until = since, until
-        length = to_seconds(until) - to_seconds(since)
-        weeks = (7 * DAY_SECONDS * n for n in (2, 4, 13, 52, 520, 5200))
-        self._width = next(w for w in (*WIDTHS, *weeks) if length / w <= MAX_BUCKETS)
-        self._first, self._last = self._number(since), self._number(until)
-        self._entries = 0
+    A moment that is not on the day of its file, as a wrong clock gives it to a line that is added
+    by hand, counts for the nearest period and makes the time no longer that is shown.
+    """
+
+    def __init__(self) -> None:
+        self.since = math.inf
+        self.until = -math.inf
+        """The first and the last moment, in seconds since 1970."""
+        self.width = WIDTHS[0]
         self._buckets: defaultdict[int, Bucket] = defaultdict(Bucket)
+        self._strays: defaultdict[float, Bucket] = defaultdict(Bucket)
+
+    def add(self, entry: dict[str, Any], day: str) -> None:
+        """Add an entry of a day's file; raise one of `NOT_AN_ENTRY` if it is none of ours."""
+        moment = to_seconds(entry["finished_at"])
+        begin = to_seconds(f"{day}T00:00:00Z")
+        nearest = min(max(moment, begin), begin + DAY_SECONDS - 1)
+        if not begin <= moment < begin + DAY_SECONDS:
+            self._strays[nearest].add(entry)
+            return
+        self._extend(moment)
+        self._buckets[int(moment // self.width)].add(entry)
+
+    def _extend(self, moment: float) -> None:
+        """Let the time include the moment, in longer periods if there would be too many."""
+        self.since, self.until = min(self.since, moment), max(self.until, moment)
+        while self.until // self.width - self.since // self.width >= MAX_PERIODS:
+            wider = next(width for width in WIDTHS if width > self.width)
+            buckets: defaultdict[int, Bucket] = defaultdict(Bucket)
+            for number, bucket in self._buckets.items():
+                buckets[number * self.width // wider].merge(bucket)
+            self.width, self._buckets = wider, buckets
+
+    def end(self) -> None:
+        """Give the entries of other days to the nearest periods."""
+        if not self._buckets:
+            for moment in self._strays:
+                self._extend(moment)
+        for moment, bucket in self._strays.items():
+            nearest = min(max(moment, self.since), self.until)
+            self._buckets[int(nearest // self.width)].merge(bucket)
+        self._strays.clear()
+
+    def figures(self) -> list[dict[str, Any]]:
+        """Return what is shown, from the first period with entries to the last."""
+        numbers = range(min(self._buckets), max(self._buckets) + 1) if self._buckets else ()
+        return [
+            {"start": to_timestamp(number * self.width), **self._buckets[number].figures()}
+            for number in numbers
+        ]
+
+
+class Figures:
+    """What is shown of all entries."""
+
+    def __init__(self) -> None:
+        self._timeline = Timeline()
+        self._entries = 0
         self._models: defaultdict[str, Model] = defaultdict(Model)
         self._slowest: list[tuple[float, int, dict[str, Any]]] = []
 
-    def add(self, entry: dict[str, Any]) -> None:
-        """Add an entry; raise one of `NOT_AN_ENTRY` if it is none of ours."""
-        bucket = min(max(self._number(entry["finished_at"]), self._first), self._last)
+    def add(self, entry: dict[str, Any], day: str) -> None:
+        """Add an entry of a day's file; raise one of `NOT_AN_ENTRY` if it is none of ours."""
+        if entry.get("finish_reason") in NO_ANSWERS:
+            return
         duration_ms = entry["duration_ms"] + 0.0
+        self._timeline.add(entry, day)
         self._entries += 1
-        self._buckets[bucket].add(entry)
         if entry.get("status") == "ok":
-            self._models[str(entry.get("model"))].add(entry)
+            self._models[self._name_model(entry.get("model"))].add(entry)
         if len(self._slowest) < MAX_SLOWEST or duration_ms > self._slowest[0][0]:
             heapq.heappush(self._slowest, (duration_ms, self._entries, select_row(entry)))
             if len(self._slowest) > MAX_SLOWEST:
                 heapq.heappop(self._slowest)
 
-    def _number(self, timestamp: str) -> int:
-        return int(to_seconds(timestamp) // self._width)
+    def _name_model(self, model: object) -> str:
+        name = str(model)[:NAME_LENGTH]
+        return name if name in self._models or len(self._models) < COUNTED_MODELS else OTHER
 
     def figures(self) -> dict[str, Any]:
-        """Return what is shown, from the first period with entries to the last."""
-        numbers = range(min(self._buckets), max(self._buckets) + 1) if self._buckets else ()
+        """Return what is shown."""
+        timeline = self._timeline
+        timeline.end()
+        now = time.time()
+        has_entries = timeline.since <= timeline.until
+        since, until = (timeline.since, timeline.until) if has_entries else (now, now)
         models = sorted(self._models.items(), key=lambda item: item[1].entries, reverse=True)
         return {
-            "since": self._since,
-            "until": self._until,
-            "bucket_seconds": self._width,
+            "since": to_timestamp(since, "microseconds"),
+            "until": to_timestamp(until, "microseconds"),
+            "bucket_seconds": timeline.width,
             "entries": self._entries,
-            "buckets": [
-                {"start": to_timestamp(number * self._width), **self._buckets[number].figures()}
-                for number in numbers
-            ],
+            "buckets": timeline.figures(),
             "models": [{"model": name, **model.figures()} for name, model in models[:MAX_MODELS]],
             "slowest": [entry for *_, entry in sorted(self._slowest, reverse=True)],
         }
@@ -175,26 +253,9 @@ def to_seconds(timestamp: str) -> float:
     return datetime.fromisoformat(timestamp).timestamp()
 
 
-def to_timestamp(seconds: float) -> str:
-    """Return seconds since 1970 as a timestamp of the log."""
-    return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-
-
-def find_period(reader: LogReader) -> tuple[str, str]:
-    """Return when the oldest and the newest entry of the filter's time were finished."""
-    times = replace(reader.filter, q="", exact={})
-    latest = (found.entry for found in LogReader(reader.directory, times).find())
-    until = next(filter(None, map(finished_at, latest)), to_timestamp(time.time()))
-    since = next(filter(None, map(finished_at, reader.oldest())), until)
-    return min(max(since, times.since or since), until), until
-
-
-def finished_at(entry: dict[str, Any]) -> str | None:
-    """Return when the entry was finished, None if it is none of ours."""
-    with suppress(*NOT_AN_ENTRY):
-        to_seconds(entry["finished_at"])
-        return str(entry["finished_at"])
-    return None
+def to_timestamp(seconds: float, precision: str = "seconds") -> str:
+    """Return seconds since 1970 as a timestamp."""
+    return datetime.fromtimestamp(seconds, UTC).isoformat("T", precision).replace("+00:00", "Z")
 
 
 def write_figures(
@@ -212,10 +273,10 @@ def write_figures(
             out.write(b'{"progress":%.3f}\n' % min(bytes_read / max(size, 1), 1))
             out.flush()
 
-    figures = Figures(*find_period(reader))
+    figures = Figures()
     for found in reader.find(report):
         with suppress(*NOT_AN_ENTRY):
-            figures.add(found.entry)
+            figures.add(found.entry, found.day)
         del found
     # the standard encoder escapes half a surrogate, which a model's name may hold
     out.write(json.dumps(figures.figures()).encode() + b"\n")

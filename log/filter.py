@@ -3,21 +3,36 @@
 A deliberate oddity: a text is searched for twice. A regular expression over the raw bytes (RE2,
 which reads every byte once) finds the few lines that may contain it, however JSON wrote it; only
 these are parsed and searched in detail.
+
+Texts are compared without regard to case and to how their accents are encoded, as Unicode matches
+canonical equivalents (https://www.unicode.org/versions/latest/core-spec/chapter-3/).
 """
 
+import re
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
+from itertools import chain, combinations
 from typing import Any
+from unicodedata import combining, decomposition, normalize
 
 import re2  # type: ignore[import-untyped]
 
-SEARCHED_KEYS = ("prompt", "system", "request", "response", "thinking", "tool_calls", "error")
+SEARCHED_KEYS = (
+    *("prompt", "system", "request", "response", "thinking", "tool_calls", "error"),
+    "client_request_id",
+)
 PATTERN_LENGTH = 32  # characters of a long text that the pattern has
 FOLDING_LENGTH = 1 << 20  # characters; folding takes twelve bytes for each
-LAST_FOLDED = 0x1E943  # Unicode's last letter that has a case
+DECOMPOSED_LENGTH = 4  # characters at most for one, https://www.unicode.org/faq/normalization.html
+LAST_FOLDED = 0x2FA1D  # Unicode's last character that has a case or is decomposed
+ESCAPED_TIMES = 3
+"""How often a text may be escaped that is found: JSON that stands in JSON."""
+
+ESCAPE = re.compile(r'\\(?:u([0-9a-fA-F]{4})|(["\\/bfnrt]))')
 SHORT_ESCAPES = dict(zip('"\\/\b\f\n\r\t', ('"', r"\\", "/", *"bfnrt"), strict=True))
+LONG_ESCAPES = {short[-1]: char for char, short in SHORT_ESCAPES.items()}
 
 
 @dataclass(frozen=True)
@@ -44,12 +59,12 @@ class Filter:
         return (
             all(entry.get(key) == value for key, value in self.exact.items())
             and (not self.since or self.since <= finished_at)
-            and (not self.until or finished_at < self.until)
+            and (not self.until or "" < finished_at < self.until)
             and (not self.q or self._matches_text(entry))
         )
 
     def _matches_text(self, entry: dict[str, Any]) -> bool:
-        folded = self.q.casefold()
+        folded = fold(self.q)
         return any(contains_folded(text, folded) for text in collect_texts(entry))
 
     def pattern(self) -> Any:
@@ -71,12 +86,35 @@ def collect_texts(entry: dict[str, Any]) -> Iterator[str]:
             values += value
 
 
+def fold(text: str) -> str:
+    """Return the text in a form that is the same for texts which differ in case or in how accents
+    are encoded."""
+    if text.isascii():
+        return text.lower()
+    return normalize("NFC", normalize("NFD", text).casefold())
+
+
+def unescape(text: str) -> str:
+    """Return a text in which JSON stands without JSON's escapes."""
+
+    def replace(match: re.Match[str]) -> str:
+        return chr(int(match[1], 16)) if match[1] else LONG_ESCAPES[match[2]]
+
+    replaced = ESCAPE.sub(replace, text)
+    return replaced.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+
+
 def contains_folded(text: str, folded: str) -> bool:
-    """Return whether the text contains a case-folded one, case ignored."""
-    return any(
-        folded in text[start : start + FOLDING_LENGTH + len(folded)].casefold()
-        for start in range(0, len(text), FOLDING_LENGTH)
-    )
+    """Return whether the text contains a folded one, as it is or in JSON that stands in it."""
+    overlap = len(folded) * DECOMPOSED_LENGTH
+    for _ in range(ESCAPED_TIMES):
+        for start in range(0, len(text), FOLDING_LENGTH):
+            if folded in fold(text[start : start + FOLDING_LENGTH + overlap]):
+                return True
+        if "\\" not in text:
+            break
+        text = unescape(text)
+    return False
 
 
 @cache
@@ -85,7 +123,9 @@ def foldings() -> tuple[dict[str, list[str]], set[str]]:
     sources: dict[str, list[str]] = defaultdict(list)
     pairs = set()
     for char in map(chr, range(ord("A"), LAST_FOLDED + 1)):
-        if (folded := char.casefold()) != char:
+        if char.casefold() == char and not decomposition(char):
+            continue
+        if (folded := fold(char)) != char:
             for part in folded:
                 sources[part].append(char)
             pairs |= {folded[at : at + 2] for at in range(len(folded) - 1)}
@@ -98,17 +138,49 @@ def compile_json_pattern(text: str) -> Any:
     It finds a little more than the text: for "strasse" also "strase", since "ß" is one character;
     several backslashes for one, as in a string that contains JSON itself.
     """
-    folded = text.casefold()[:PATTERN_LENGTH]
+    folded = fold(text)
     sources, pairs = foldings()
     pattern = ""
-    for at, char in enumerate(folded):
-        chars = [char, *sources.get(char, [])]
-        raw = [re2.escape(c) for c in chars if c >= " " and c not in '"\\']
-        escaped = [r"\\+" + SHORT_ESCAPES[c] for c in chars if c in SHORT_ESCAPES]
-        escaped += ["(?i:%s)" % unicode_escape(c) for c in chars]
-        optional = "?" if folded[at - 1 : at + 1] in pairs else ""
-        pattern += f"(?:{'|'.join(raw + escaped)}){optional}"
+    before = ""
+    for segment in split_marks(folded)[:PATTERN_LENGTH]:
+        bases, marks = decompose(segment)
+        optional = "?" if before + normalize("NFD", segment)[0] in pairs else ""
+        alternatives = (raw for base in bases for raw in write_char(base, sources))
+        pattern += f"(?:{'|'.join(alternatives)}){optional}"
+        if marks:
+            pattern += (
+                f"(?:{'|'.join(raw for mark in marks for raw in write_char(mark, sources))})*"
+            )
+        before = segment
     return re2.compile(pattern.encode())
+
+
+def split_marks(text: str) -> list[str]:
+    """Return the characters of a text, each with the combining marks behind it."""
+    segments: list[str] = []
+    for char in text:
+        if combining(char) and segments:
+            segments[-1] += char
+        else:
+            segments.append(char)
+    return segments
+
+
+def decompose(segment: str) -> tuple[set[str], set[str]]:
+    """Return the characters with which a character and its marks can begin, and the marks that can
+    follow, in whatever way they are composed."""
+    base, *marks = list(normalize("NFD", segment))
+    chosen = chain.from_iterable(combinations(marks, n) for n in range(len(marks) + 1))
+    composed = (normalize("NFC", base + "".join(some)) for some in chosen)
+    return {each for each in composed if len(each) == 1}, set(marks)
+
+
+def write_char(char: str, sources: Mapping[str, Sequence[str]]) -> Iterator[str]:
+    """Yield patterns for a folded character in each of its cases and encodings."""
+    chars = [char, *sources.get(char, [])]
+    yield from (re2.escape(c) for c in chars if c >= " " and c not in '"\\')
+    yield from (r"\\+" + SHORT_ESCAPES[c] for c in chars if c in SHORT_ESCAPES)
+    yield from ("(?i:%s)" % unicode_escape(c) for c in chars)
 
 
 def unicode_escape(char: str) -> str:

@@ -4,17 +4,21 @@ The invariant: files are read backwards in blocks and never kept whole, so memor
 line; a loop that goes on to the next entry lets go of the last one (`del`). A line counts when it
 is a JSON object: one that is torn, or longer than `MAX_LINE`, is skipped, and so is a file that
 disappears or shrinks meanwhile.
+
+Within a day's file lines may be in any order of time: one that could not be written comes late, and
+a clock may have been wrong. So only a file's day says that nothing in it can be wanted.
 """
 
 import json
 import math
 import os
+import re
 import stat
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
-from datetime import datetime, timedelta
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Self
 
 import orjson
 
@@ -23,7 +27,13 @@ from log.filter import Filter
 
 BLOCK = 1 << 17
 MAX_LINE = 64 << 20
-DISORDER = timedelta(minutes=10)  # of lines in a file, where one process was delayed in writing
+PIECE_BYTES = 1 << 20
+MAX_CURSOR = 300
+ID_BYTES = 1024
+"""Within so many bytes of a line its `id` is found: it is the first key."""
+
+NOT_BLANK = re.compile(rb"\S[^\n]*")
+CURSOR = r"^([0-9]{4}-[0-9]{2}-[0-9]{2})\.([0-9]{1,15})(?:\.([^~\n]*)~(.*))?$"
 
 
 class FoundEntry(NamedTuple):
@@ -33,6 +43,39 @@ class FoundEntry(NamedTuple):
     offset: int
     line: bytes | memoryview
     entry: dict[str, Any]
+    rest: Iterable[bytes] = ()
+    """What follows of a line that is too long to be held."""
+
+
+@dataclass(frozen=True)
+class Cursor:
+    """The place of an entry in the log. What comes before it is known even if its file was rotated
+    or edited meanwhile."""
+
+    day: str
+    offset: int
+    finished_at: str = ""
+    id: str = ""
+
+    @classmethod
+    def parse(cls, text: str) -> Self:
+        """Return the cursor that the text says; raise ValueError if it is none."""
+        if not (match := re.fullmatch(CURSOR, text)):
+            raise ValueError(f"{text!r} is no cursor")
+        day, offset, finished_at, id = match.groups()
+        return cls(day, int(offset), finished_at or "", id or "")
+
+    @classmethod
+    def of(cls, found: FoundEntry) -> Self:
+        """Return the place of the entry."""
+        finished_at = str(found.entry.get("finished_at") or "")
+        id = str(found.entry.get("id") or "")
+        cursor = cls(found.day, found.offset, finished_at, id)
+        is_ours = len(str(cursor)) <= MAX_CURSOR and re.fullmatch(CURSOR, str(cursor))
+        return cursor if is_ours else cls(found.day, found.offset)
+
+    def __str__(self) -> str:
+        return f"{self.day}.{self.offset}.{self.finished_at}~{self.id}"
 
 
 def parse_float(text: str) -> float | str:
@@ -54,8 +97,10 @@ def parse_line(line: bytes | memoryview) -> tuple[dict[str, Any] | None, bytes |
     return (entry if isinstance(entry, dict) else None), line
 
 
-def read_backwards(fd: int, end: int) -> Iterator[tuple[int, bytes]]:
-    """Yield pieces of whole lines and where each begins, from `end` back to the beginning."""
+def read_backwards(fd: int, end: int) -> Iterator[tuple[int, bytes, int]]:
+    """Yield where some whole lines begin, the lines, and their length, from `end` back to the
+    beginning. Where the length is greater, the last of these lines is the beginning of one that is
+    too long."""
     looked = end
     tail = b""  # of a line, up to `end`; a line longer than a block is read again as a whole
     while looked > 0:
@@ -68,8 +113,8 @@ def read_backwards(fd: int, end: int) -> Iterator[tuple[int, bytes]]:
             lines = block[cut:] + tail
             if len(lines) < end - start - cut <= MAX_LINE + BLOCK:
                 lines = os.pread(fd, end - start - cut, start + cut)
-            if lines:  # of a line that is too long its beginning, which is skipped as a torn one is
-                yield start + cut, lines
+            if lines:
+                yield start + cut, lines, end - start - cut
             end, tail = start + cut, block[:cut]
         else:
             tail = b""
@@ -77,12 +122,8 @@ def read_backwards(fd: int, end: int) -> Iterator[tuple[int, bytes]]:
 
 
 def split_lines(lines: bytes) -> Iterator[tuple[int, int]]:
-    """Yield where each line begins and ends, the last one first."""
-    end = len(lines)
-    while end > 0:
-        start = lines.rfind(b"\n", 0, end - 1) + 1
-        yield start, end
-        end = start
+    """Yield where each line that is not blank begins and ends, the last one first."""
+    return reversed([match.span() for match in NOT_BLANK.finditer(lines)])
 
 
 def find_lines(lines: bytes, pattern: Any) -> Iterator[tuple[int, int]]:
@@ -99,30 +140,24 @@ def find_lines(lines: bytes, pattern: Any) -> Iterator[tuple[int, int]]:
 class LogReader:
     """Reads the daily files of a directory backwards; nothing else in it, and no link."""
 
-    def __init__(self, directory: Path, filter: Filter, before: str | None = None) -> None:
-        """Find the entries that the filter wants, those before the cursor `<day>.<offset>`."""
-        self.directory = directory
-        self.filter = filter
+    def __init__(self, directory: Path, filter: Filter, before: Cursor | None = None) -> None:
+        """Find the entries that the filter wants, those before the cursor."""
+        self._directory = directory
+        self._filter = filter
         self._pattern = filter.pattern()
-        last_day, _, offset = (before or "9999-99-99.0").partition(".")
-        days = [day for day in list_days(directory) if day <= last_day and filter.includes_day(day)]
-        self.days = days[::-1]
-        self._ends = {last_day: int(offset)} if before else {}
+        self._before = before
+        days = list_days(directory)
+        if before:
+            days = [day for day in days if day <= before.day]
+        self.days = [day for day in reversed(days) if filter.includes_day(day)]
 
     def size(self) -> int:
         """Return how many bytes there are to read."""
         size = 0
         for day in self.days:
             with suppress(OSError):
-                size += day_path(self.directory, day).lstat().st_size
+                size += day_path(self._directory, day).lstat().st_size
         return size
-
-    def oldest(self) -> Iterator[dict[str, Any]]:
-        """Yield the first entries of the first day that the filter includes."""
-        with suppress(OSError, IndexError), open_file(self._path(self.days[-1])) as fd:
-            for line in os.pread(fd, BLOCK, 0).split(b"\n"):
-                if entry := parse_line(line)[0]:
-                    yield entry
 
     def find(
         self, on_block: Callable[[int], None] = lambda bytes_read: None
@@ -130,39 +165,68 @@ class LogReader:
         """Yield the wanted entries, newest first; tell how many bytes have been read so far."""
         bytes_read = 0
         for day in self.days:
-            with suppress(OSError), open_file(self._path(day)) as fd:
-                end = os.fstat(fd).st_size
-                end = min(end, self._ends.get(day, end))
-                for start, lines in read_backwards(fd, end):
-                    if self._is_too_old(lines):
-                        break
-                    yield from self._find_in(day, start, lines)
+            with suppress(OSError), open_file(day_path(self._directory, day)) as fd:
+                end, filter = os.fstat(fd).st_size, self._filter
+                if self._before and day == self._before.day:
+                    end, filter = self._find_end(fd, end)
+                for start, lines, length in read_backwards(fd, end):
+                    if len(lines) < length:
+                        yield from self._find_long(fd, day, start, lines, length)
+                    yield from self._find_in(day, start, lines, filter)
                     bytes_read += len(lines)
                     on_block(bytes_read)
 
-    def _path(self, day: str) -> Path:
-        return day_path(self.directory, day)
+    def _find_end(self, fd: int, end: int) -> tuple[int, Filter]:
+        """Return where the entry of the cursor begins, and the filter for what is before it.
 
-    def _is_too_old(self, lines: bytes) -> bool:
-        """Return whether these lines, and so all before them, were finished too early."""
-        if not self.filter.since:
-            return False
-        begin, end = next(split_lines(lines))
-        entry, _ = parse_line(lines[begin:end])
-        with suppress(KeyError, TypeError, ValueError, OverflowError):
-            newest = datetime.fromisoformat((entry or {})["finished_at"])
-            return newest + DISORDER < datetime.fromisoformat(self.filter.since)
-        return False
+        A file that does not have it any more is read to its end, for what was finished earlier.
+        """
+        before = self._before
+        assert before
+        if not before.id or has_id(os.pread(fd, ID_BYTES, before.offset), before.id):
+            return min(before.offset, end), self._filter
+        for start, lines, _ in read_backwards(fd, end):
+            pattern = re.compile(re.escape(before.id.encode(errors="replace")))
+            for begin, _ in find_lines(lines, pattern):
+                if has_id(lines[begin : begin + ID_BYTES], before.id):
+                    return start + begin, self._filter
+        until = min(filter(None, (before.finished_at, self._filter.until)), default=None)
+        return end, replace(self._filter, until=until)
 
-    def _find_in(self, day: str, start: int, lines: bytes) -> Iterator[FoundEntry]:
+    def _find_in(self, day: str, start: int, lines: bytes, filter: Filter) -> Iterator[FoundEntry]:
         spans: Iterable[tuple[int, int]] = split_lines(lines)
         if self._pattern:
             spans = find_lines(lines, self._pattern)
         view = memoryview(lines)
         for begin, end in spans:
             entry, line = parse_line(view[begin : end - (lines[end - 1] == 10)])
-            if entry is not None and self.filter.matches(entry):
+            if entry is not None and filter.matches(entry):
                 yield FoundEntry(day, start + begin, line, entry)
+
+    def _find_long(
+        self, fd: int, day: str, start: int, lines: bytes, length: int
+    ) -> Iterator[FoundEntry]:
+        """Yield the entry of a line that is too long to be held, if it is looked for by its id."""
+        id = self._filter.exact.get("id", "")
+        line = lines[lines.rfind(b"\n") + 1 :]
+        if id and has_id(line[:ID_BYTES], id):
+            begin, end = start + len(lines) - len(line), start + length
+            end -= os.pread(fd, 1, end - 1) == b"\n"
+            rest = read_pieces(fd, start + len(lines), end)
+            yield FoundEntry(day, begin, line, {"id": id}, rest)
+
+
+def has_id(line: bytes, id: str) -> bool:
+    """Return whether a line, of which this is the beginning, is the entry with the id."""
+    key = re.escape(json.dumps(id).encode())
+    return re.match(rb'\s*\{\s*"id"\s*:\s*' + key, line) is not None
+
+
+def read_pieces(fd: int, start: int, end: int) -> Iterator[bytes]:
+    """Yield the bytes of a file from `start` to `end`."""
+    while start < end and (piece := os.pread(fd, min(PIECE_BYTES, end - start), start)):
+        start += len(piece)
+        yield piece
 
 
 @contextmanager

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import BinaryIO, Literal
 
 from log.filter import Filter
-from log.reader import LogReader
+from log.reader import Cursor, LogReader
 
 LOWEST_PRIORITY = 19
 QUICK_BYTES = 8 << 20
@@ -26,12 +26,12 @@ QUICK_BYTES = 8 << 20
 class Job:
     """What a reading process is to do."""
 
-    kind: Literal["page", "lines", "figures"]
+    kind: Literal["page", "lines", "entry", "figures"]
     directory: str
     filter: Filter
     limit: int | None = None
     before: str | None = None
-    """Where an earlier page ended: `<day>.<offset in its file>`."""
+    """Where an earlier page ended, as a `Cursor` in text."""
 
 
 def yield_to_others(bytes_read: int) -> None:
@@ -52,7 +52,7 @@ def write_page(reader: LogReader, limit: int, out: BinaryIO) -> None:
         out.write(found.line)
         left -= 1
         is_last = found.offset == 0 and found.day == reader.days[-1]
-        cursor = f"{found.day}.{found.offset}" if not left and not is_last else None
+        cursor = str(Cursor.of(found)) if not left and not is_last else None
         del found
     out.write(b'],"next":%s}' % json.dumps(cursor).encode())
 
@@ -61,6 +61,7 @@ def write_lines(reader: LogReader, limit: int | None, out: BinaryIO) -> None:
     """Write at most `limit` entries, or all, a line each, as soon as it is found."""
     for found in islice(reader.find(yield_to_others), limit):
         out.write(found.line)
+        out.writelines(found.rest)
         out.write(b"\n")
         out.flush()
         del found
@@ -68,11 +69,14 @@ def write_lines(reader: LogReader, limit: int | None, out: BinaryIO) -> None:
 
 def run(job: Job, out: BinaryIO) -> None:
     """Write what the job asks for."""
-    reader = LogReader(Path(job.directory), job.filter, job.before)
+    before = Cursor.parse(job.before) if job.before else None
+    reader = LogReader(Path(job.directory), job.filter, before)
     if job.kind == "page":
         write_page(reader, job.limit or 1, out)
     elif job.kind == "lines":
         write_lines(reader, job.limit, out)
+    elif job.kind == "entry":
+        write_lines(reader, 1, out)
     else:
         from log.figures import write_figures  # its imports take as long as finding a page
 

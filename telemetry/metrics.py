@@ -18,7 +18,7 @@ from prometheus_client import REGISTRY, CollectorRegistry, Counter, Gauge, Histo
 from prometheus_client.exposition import choose_encoder
 from prometheus_client.multiprocess import MultiProcessCollector, mark_process_dead
 
-from log.entry import LogEntry
+from log.entry import NO_ANSWERS, LogEntry
 from upstream.model_names import canonical_name
 
 MAX_MODELS = 50
@@ -32,7 +32,7 @@ if SHARED_DIRECTORY := os.environ.get("PROMETHEUS_MULTIPROC_DIR"):
 
 REQUESTS = Counter(
     "minivault_requests_total",
-    "Requests with an entry in the log, by its status.",
+    "Requests with an entry in the log, by its status; load and unload are no answers.",
     ["endpoint", "model", "status"],
 )
 IN_FLIGHT = Gauge(
@@ -114,7 +114,11 @@ def count(entry: LogEntry) -> None:
     """Count a request that has ended."""
     is_complete = entry.status == "ok"
     model = model_label(entry.model, is_known=is_complete)
-    REQUESTS.labels(entry.endpoint, model, entry.status).inc()
+    is_answer = entry.finish_reason not in NO_ANSWERS
+    status = entry.status if is_answer else entry.finish_reason
+    REQUESTS.labels(entry.endpoint, model, status).inc()
+    if not is_answer:
+        return
     DURATION.labels(entry.endpoint, model).observe(entry.duration_ms / 1000)
     TOKENS.labels(entry.endpoint, model, "input").inc(entry.prompt_tokens or 0)
     TOKENS.labels(entry.endpoint, model, "output").inc(entry.response_tokens or 0)

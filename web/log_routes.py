@@ -19,7 +19,8 @@ from starlette.types import Send
 from formats import NewlineDelimitedJson, negotiate
 from log.entry import LogEntry, Status, format_timestamp
 from log.filter import Filter
-from log.processes import ReadingProcessError
+from log.processes import ReadingProcessError, TooManyReadersError
+from log.reader import CURSOR, MAX_CURSOR
 from log.worker import Job
 from web.docs import ERRORS, EXAMPLE_ENTRY, describe_error, describe_errors
 from web.keys import LOG_KEY_MISSING, check_log_key
@@ -56,14 +57,17 @@ class FoundResponse(StreamingResponse):
         async with aclosing(self._found) as found:
             try:
                 async for data in found:
+                    if not data:
+                        continue
                     if not started:
                         await self._start(send)
                         started = True
                     await send(body | {"body": data})
-            except (ReadingProcessError, OSError) as exc:
+            except (ReadingProcessError, TooManyReadersError, OSError) as exc:
                 if started:
                     return
-                raise HTTPException(503, LOG_UNREADABLE) from exc
+                is_full = isinstance(exc, TooManyReadersError)
+                raise HTTPException(503, str(exc) if is_full else LOG_UNREADABLE) from exc
         if not started:
             if self._not_found:
                 raise HTTPException(404, self._not_found)
@@ -136,7 +140,7 @@ class LogQuery(FilterQuery):
 
     limit: int | None = Field(None, ge=1, le=1000, description="50, or all as JSON lines")
     before: str | None = Field(
-        None, pattern=r"^\d{4}-\d\d-\d\d\.\d{1,15}$", description="`next` of the page before"
+        None, pattern=CURSOR, max_length=MAX_CURSOR, description="`next` of the page before"
     )
 
 
@@ -164,7 +168,8 @@ class LogPage(BaseModel):
 
     entries: list[Entry]
     next: str | None = Field(
-        description="the `before` of the next page, if there is one", examples=["2026-11-24.8"]
+        description="the `before` of the next page, if there is one",
+        examples=[f"2026-11-24.8.{EXAMPLE_ENTRY.finished_at}~{EXAMPLE_ENTRY.id}"],
     )
 
 
@@ -247,7 +252,7 @@ router = APIRouter(
 
 def start_job(
     request: Request,
-    kind: Literal["page", "lines", "figures"],
+    kind: Literal["page", "lines", "entry", "figures"],
     filter: Filter,
     limit: int | None = None,
     before: str | None = None,
@@ -296,5 +301,5 @@ async def find_entry(
 ) -> StreamingResponse:
     """Find the entry of a request by its `X-Request-ID`; a period makes it faster."""
     filter = Filter(exact={"id": entry_id}, since=period.since, until=period.until)
-    found = start_job(request, "lines", filter, limit=1)
+    found = start_job(request, "entry", filter)
     return FoundResponse(found, "application/json", not_found=ENTRY_NOT_FOUND)

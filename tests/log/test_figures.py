@@ -52,8 +52,76 @@ def test_the_figures_of_a_decade_have_few_buckets(tmp_path: Path) -> None:
     got = figures(tmp_path)
     assert got["entries"] == 11
     starts = [bucket["start"] for bucket in got["buckets"]]
-    assert len(starts) == 41 and starts == sorted(starts), "those without entries are there too"
+    assert len(starts) == 44 and starts == sorted(starts), "those without entries are there too"
     assert sum(bucket["ok"] for bucket in got["buckets"]) == 11
+
+
+@pytest.mark.parametrize("odd", ["empty file", "blank lines", "long line", "torn line", "folder"])
+@pytest.mark.parametrize("day", ["2026-11-20", "2026-11-30"])
+def test_an_odd_first_or_last_file_changes_nothing(tmp_path: Path, odd: str, day: str) -> None:
+    """The service makes an empty file at a start without a request; a picture is a long line."""
+    times = [f"{DAY}T{hour:02}:00:00.000000Z" for hour in range(24)]
+    write(tmp_path, *(entry(time, finished_at=time) for time in times))
+    before = figures(tmp_path)
+    assert (before["since"], before["until"]) == (times[0], times[-1])
+    assert len(before["buckets"]) > 20
+    long = entry("a", finished_at=f"{DAY}T12:30:00.000000Z", prompt="x" * 2 * BLOCK)
+    if odd == "folder":
+        (tmp_path / f"{day}.jsonl").mkdir()
+    elif odd == "long line":
+        path = write(tmp_path)
+        path.write_bytes(json.dumps(long).encode() + b"\n" + path.read_bytes())
+    else:
+        content = {"empty file": b"", "blank lines": b"\n\r\n \n", "torn line": b'{"id":"x","fin'}
+        write(tmp_path, content[odd], day=day)
+    after = figures(tmp_path)
+    assert after["entries"] == 24 + (odd == "long line")
+    for key in ("since", "until", "bucket_seconds"):
+        assert after[key] == before[key]
+    assert len(after["buckets"]) == len(before["buckets"])
+
+
+def test_late_lines_are_counted_where_they_belong(tmp_path: Path) -> None:
+    hours = [12, 3, 23, 0, 11, 1]
+    times = [f"{DAY}T{hour:02}:00:00.000000Z" for hour in hours]
+    write(tmp_path, *(entry(time, finished_at=time) for time in times))
+    got = figures(tmp_path)
+    assert (got["since"], got["until"]) == (min(times), max(times))
+    filled = {bucket["start"][11:13] for bucket in got["buckets"] if bucket["ok"]}
+    assert filled == {f"{hour:02}" for hour in hours}
+
+
+def test_loads_and_unloads_are_no_answers(tmp_path: Path) -> None:
+    write(tmp_path, entry("a"), entry("b", finish_reason="load", duration_ms=1e9))
+    write(tmp_path, entry("c", finish_reason="unload", response=""))
+    got = figures(tmp_path)
+    assert got["entries"] == 1 and [slow["id"] for slow in got["slowest"]] == ["a"]
+
+
+def test_names_of_models_without_end_take_little_memory(tmp_path: Path) -> None:
+    """Any client can name a model as it likes."""
+    write(tmp_path, *(entry("a", model=f"{n} {'x' * 1000}") for n in range(2000)))
+    write(tmp_path, *(entry("b", model="tinyllama") for n in range(20)))
+    write(tmp_path, *(entry("c", model=f"new {n}") for n in range(100)))
+    models = figures(tmp_path)["models"]
+    assert len(models) == 50 and models[0]["model"] == "other"
+    assert models[1] == {**models[1], "model": "tinyllama", "entries": 20}
+    assert max(len(model["model"]) for model in models) <= 200
+    assert sum(model["entries"] for model in models) <= 2120
+
+
+def test_merged_percentiles_are_those_of_all_values() -> None:
+    few, many = Percentiles(), Percentiles()
+    for value in range(SAMPLE // 2):
+        few.add(1)
+    for value in range(3 * SAMPLE):
+        many.add(2)
+    few.merge(many)
+    assert len(few._values) == SAMPLE
+    assert few._values.count(1) == pytest.approx(SAMPLE / 7, abs=1)
+    got = few.figures()
+    assert got and got["p50"] == 2
+    few.add(3)  # and it goes on
 
 
 def test_figures_that_last_say_how_far_they_are(tmp_path: Path) -> None:

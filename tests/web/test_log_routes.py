@@ -5,6 +5,7 @@ import os
 import re
 import signal
 import socket
+import sys
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager, suppress
@@ -236,6 +237,59 @@ def test_more_searches_than_processes_wait_for_their_turn(service: Service) -> N
             service.client.get("/log/b", timeout=1)
     assert service.client.get("/log/b").status_code == 200
     eventually(lambda: not readers())
+
+
+@contextmanager
+def slow_takers(service: Service, count: int, *, accept: str) -> Iterator[None]:
+    """Have so many clients ask for all that there is, and take a few bytes of it."""
+    port = int(service.url.rpartition(":")[2])
+    request = f"GET /log?limit=1000 HTTP/1.1\r\nHost: localhost\r\nAccept: {accept}\r\n"
+    with ExitStack() as takers:
+        for _ in range(count):
+            taker = takers.enter_context(socket.socket())
+            taker.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+            taker.connect(("127.0.0.1", port))
+            taker.sendall(f"{request}Authorization: Bearer {KEY}\r\n\r\n".encode())
+        yield
+
+
+@pytest.mark.parametrize("accept", ["application/json", "application/x-ndjson"])
+def test_slow_takers_leave_places_for_short_pages(
+    service: Service, monkeypatch: pytest.MonkeyPatch, accept: str
+) -> None:
+    write(service.log_dir, *(entry(str(n), prompt="x" * 100_000) for n in range(300)))
+    with slow_takers(service, 3 * processes.MAX_PROCESSES, accept=accept):
+        eventually(lambda: len(readers()) >= processes.MAX_LONG)
+        for path in ("/log?limit=2", "/log/299", "/log/figures"):
+            response = service.client.get(path)
+            assert response.status_code == 200 and '"299"' in response.text, path
+        monkeypatch.setattr(processes, "PLACE_SECONDS", 0.5)
+        too_many = service.client.get("/log", headers=JSON_LINES)
+        assert too_many.status_code == 503 and too_many.headers["retry-after"]
+        assert "retry later" in too_many.json()["detail"]
+    eventually(lambda: not readers())
+    monkeypatch.undo()
+    assert service.client.get("/log", headers=JSON_LINES).status_code == 200
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux drops a client that reads nothing")
+def test_a_taker_that_takes_nothing_is_gone(serve: Serve) -> None:
+    service = serve(log_key=KEY, client_timeout=1)
+    write(service.log_dir, *(entry(str(n), prompt="x" * 100_000) for n in range(300)))
+    with slow_takers(service, 2, accept="application/x-ndjson"):
+        eventually(readers)
+        eventually(lambda: not readers())
+
+
+def test_the_log_is_read_where_python_has_a_safe_path(tmp_path: Path) -> None:
+    """Some images set it, and then nothing is imported from the current directory."""
+    write(tmp_path / "logs", entry("a"))
+    with process(
+        [sys.executable, "-P", *SERVE[1:]], tmp_path / "logs", MINIVAULT_LOG_KEY=KEY
+    ) as service:
+        headers = {"Authorization": f"Bearer {KEY}"}
+        assert httpx.get(f"{service.url}/log", headers=headers).status_code == 200
+        assert service.stop(signal.SIGTERM) == 0
 
 
 def test_a_process_that_fails_is_a_503(service: Service, monkeypatch: pytest.MonkeyPatch) -> None:
