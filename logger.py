@@ -19,19 +19,17 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from itertools import groupby
 from pathlib import Path
 from typing import Any, Self
 
+from log import retention
 from log.daily_file import DailyFile
 from log.entry import LogEntry, format_timestamp
 from telemetry import metrics
 
 RETRY_SECONDS = 0.5
-DAY_CHECK_SECONDS = 60.0
-"""How often an idle log checks whether a new day has begun, to remove old ones."""
-
 SMALL_BYTES = 4096
 """Room for a usual entry: after a write that did not fit but got so far, others may still fit."""
 
@@ -70,13 +68,12 @@ class JsonlLog:
         self._file = DailyFile(directory, fsync=fsync, system=system)
         self._timeout = timeout
         self._keep_texts = keep_texts
-        self._retention_days = retention_days
+        self._retention = retention.Retention(directory, retention_days)
         self._queue: queue.SimpleQueue[_Waiting | None] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._run, name="log", daemon=True)
         # used by the thread
         self._batch: list[_Waiting] = []
         self._fault: str | None = None
-        self._day = ""
         # used by the event loop
         self._stall: str | None = None
         # used by both
@@ -181,7 +178,7 @@ class JsonlLog:
             arrived = self._receive()
             running = None not in arrived
             self._batch += filter(None, arrived)
-            self._remove_old_days()
+            self._remove_old_files()
             if self._batch or self._fault:
                 self._batch = self._write(self._batch)
         self._file.close()
@@ -191,26 +188,18 @@ class JsonlLog:
         arrived: list[_Waiting | None] = []
         with suppress(queue.Empty):
             retry = self._fault or self._batch
-            arrived.append(self._queue.get(timeout=RETRY_SECONDS if retry else DAY_CHECK_SECONDS))
+            arrived.append(
+                self._queue.get(timeout=RETRY_SECONDS if retry else retention.LOOK_SECONDS)
+            )
             while True:
                 arrived.append(self._queue.get_nowait())
         return arrived
 
-    def _remove_old_days(self) -> None:
-        today = datetime.now(UTC).date()
-        if not self._retention_days or self._day == str(today):
-            return
-        self._day = str(today)
-        oldest = today - timedelta(days=self._retention_days)
+    def _remove_old_files(self) -> None:
         try:
-            for path in self._file.remove_before(str(oldest)):
-                diagnostics.info(
-                    "removed %s: MINIVAULT_LOG_RETENTION_DAYS keeps %d days",
-                    path,
-                    self._retention_days,
-                )
-        except OSError as exc:
-            diagnostics.error("old days of the log cannot be removed: %s", exc)
+            self._retention.remove_old_files()
+        except Exception as exc:  # any, as below
+            diagnostics.error("old files of the log cannot be removed: %r", exc)
 
     def _write(self, batch: list[_Waiting]) -> list[_Waiting]:
         """Write the batch, each entry to its day's file; return what has to be kept for later.

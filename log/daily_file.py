@@ -101,18 +101,6 @@ class DailyFile:
             with suppress(OSError):
                 self._system.close(fd)
 
-    def remove_before(self, day: str) -> Iterator[Path]:
-        """Remove the files of days before this one, and yield each that was removed here.
-
-        Nothing else in the directory, and no link. Another worker may do the same.
-        """
-        for path in (day_path(self.directory, old) for old in list_days(self.directory)):
-            if path.stem < day:
-                with suppress(FileNotFoundError):
-                    if stat.S_ISREG(path.lstat().st_mode):
-                        path.unlink()
-                        yield path
-
     def _open(self, day: str) -> int:
         path = day_path(self.directory, day)
         if self._fd is not None and path == self.path and self._is_in_place():

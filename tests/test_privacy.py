@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-import logger
+from log import retention
 from tests.conftest import Serve, eventually
 from tests.ollama_stand_in import OllamaStandIn, like_ollama, refuse
 
@@ -60,36 +60,17 @@ def old_days(tmp_path: Path) -> Iterator[list[Path]]:
     }
 
 
-def test_days_that_are_older_go_at_start(serve: Serve, old_days: list[Path]) -> None:
-    serve(log_retention_days=3)
+def test_days_that_are_older_go_once_that_is_sure(
+    serve: Serve, old_days: list[Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(retention, "LOOK_SECONDS", 0.05)
+    monkeypatch.setattr(retention, "GRACE_SECONDS", 0.2)
+    service = serve(log_retention_days=3)
     eventually(lambda: not any(day.exists() for day in old_days[3:]))
     assert all(day.exists() for day in old_days[:3])
+    assert service.client.get("/ready").status_code == 200
 
 
 def test_all_days_stay_where_no_retention_is_set(serve: Serve, old_days: list[Path]) -> None:
     serve().client.post("/generate", json={"prompt": "x"})
     assert all(day.exists() for day in old_days)
-
-
-def test_a_day_that_grows_old_goes_after_midnight(
-    serve: Serve, old_days: list[Path], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    class Tomorrow(datetime):
-        @classmethod
-        def now(cls, tz: object = None) -> datetime:  # type: ignore[override]
-            return datetime.now(UTC) + timedelta(days=1)
-
-    monkeypatch.setattr(logger, "DAY_CHECK_SECONDS", 0.05)
-    serve(log_retention_days=3)
-    eventually(lambda: not old_days[3].exists())
-    assert old_days[2].exists()
-    monkeypatch.setattr(logger, "datetime", Tomorrow)
-    eventually(lambda: not old_days[2].exists())
-    assert old_days[1].exists()
-
-
-def test_two_workers_may_remove_the_same(serve: Serve, old_days: list[Path]) -> None:
-    first, second = logger.DailyFile(old_days[0].parent), logger.DailyFile(old_days[0].parent)
-    both = zip(first.remove_before("9999"), second.remove_before("9999"), strict=False)
-    assert {path for pair in both for path in pair} <= {*old_days}
-    assert not any(day.exists() for day in old_days)

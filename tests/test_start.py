@@ -10,6 +10,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -163,13 +164,16 @@ def test_started_in_another_way_it_serves_and_says_what_is_missing(
         assert "answers come from the stub; the log is in" in service.output
 
 
-def test_removal_of_an_old_day_is_announced(tmp_path: Path) -> None:
+def test_removal_of_old_days_is_announced(tmp_path: Path) -> None:
     log_dir = tmp_path / "logs"
     log_dir.mkdir()
-    (log_dir / "2020-01-01.jsonl").write_text("{}\n")
+    today = datetime.now(UTC).date()
+    for age in (40, 35, 25, 1):
+        (log_dir / f"{today - timedelta(days=age)}.jsonl").write_text("{}\n")
     with process(SERVE, log_dir, MINIVAULT_LOG_RETENTION_DAYS="30") as service:
-        line = eventually(lambda: re.search(r".*removed .*2020-01-01\.jsonl.*", service.output))[0]
-        assert line.startswith("INFO:") and "MINIVAULT_LOG_RETENTION_DAYS" in line
+        line = eventually(lambda: re.search(r".*2 files of the log.*", service.output))[0]
+        assert line.startswith("WARNING:") and "MINIVAULT_LOG_RETENTION_DAYS" in line
+        assert f"{today - timedelta(days=40)}.jsonl" in line
 
 
 def test_a_file_beside_the_app_sets_what_the_environment_does_not(tmp_path: Path) -> None:
