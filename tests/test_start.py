@@ -19,6 +19,7 @@ import settings
 from settings import load_settings
 from tests.conftest import clear_environment, eventually
 from tests.processes import BIN, CLIENT, GRACE, ROOT, SERVE, process, starting
+from web.server import find_url
 
 KEY = "the-logs-own-key-long-enough"
 CODE = ("gateway", "log", "page", "protocols", "telemetry", "upstream", "web", "deploy")
@@ -66,6 +67,29 @@ def test_start_is_one_line_with_the_address_and_where_the_key_is(
         key = eventually(lambda: (log_dir / ".key").read_text().strip())
         eventually(lambda: service.output.count("startup complete") == max(1, len(workers)))
         assert key not in service.output, "it would be in every log collector"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "address"),
+    [
+        (("http", "127.0.0.1", 8000), "http://localhost:8000/"),
+        (("https", "::", 443), "https://localhost:443/"),
+        (("http", "fe80::1", 8000), "http://[fe80::1]:8000/"),
+        (("/run/minivault.sock",), "unix:/run/minivault.sock"),
+        ((("127.0.0.1", 9000),), "http://localhost:9000/"),
+        ((b"abstract",), None),
+    ],
+)
+def test_the_address_is_named_in_every_form(
+    arguments: tuple[object, ...], address: str | None
+) -> None:
+    assert find_url(arguments) == address
+
+
+def test_help_says_where_the_settings_are() -> None:
+    command = [sys.executable, str(ROOT / "app.py"), "--help"]
+    output = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    assert "docs/settings.md" in output and "--port" in output
 
 
 def test_a_key_that_is_set_is_not_said_to_be_in_a_file(tmp_path: Path) -> None:

@@ -56,7 +56,7 @@ class StartFilter(logging.Filter):
         if self._settings.log_key:
             return f"{where} (the log's key is what MINIVAULT_LOG_KEY sets)"
         key_file = self._settings.log_dir / ".key"
-        if url and sys.stderr.isatty():
+        if url and url.startswith("http") and sys.stderr.isatty():
             try:
                 key = ensure_key_file(self._settings.log_dir)
                 return f"{where}#key={key} (press Ctrl+C to stop)"
@@ -67,13 +67,16 @@ class StartFilter(logging.Filter):
 
 
 def find_url(address: object) -> str | None:
-    """Return the URL of the page from the arguments of uvicorn's message, None without a port.
+    """Return the address from the arguments of uvicorn's message, None if it is in another form.
 
-    They are scheme, host and port; of a socket that was handed over, its own address.
+    They are scheme, host and port; the path of a Unix socket; of a socket that was handed over, its
+    own address.
     """
     match address:
         case (str(scheme), str(host), int(port)):
             pass
+        case (str(path),):
+            return f"unix:{path}"
         case ((str(host), int(port), *_),):
             scheme = "http"
         case _:
@@ -123,4 +126,8 @@ def serve(settings: Settings, arguments: list[str]) -> None:
     signal.signal(signal.SIGINT, signal.default_int_handler)  # as uvicorn expects it
     logging.getLogger("uvicorn.error").addFilter(StartFilter(settings))
     prepare_loggers()
+    uvicorn.main.epilog = (
+        "These are uvicorn's options. MiniVault's own settings are environment variables, or lines "
+        "of .env beside app.py; docs/settings.md lists them."
+    )
     uvicorn.main(arguments, prog_name="app.py", default_map=DEFAULTS)
