@@ -109,14 +109,16 @@ async def open_recording(request: Request, prompt: Prompt) -> AsyncIterator[Reco
     """Begin to answer the prompt; after the response, end what is left of the answer."""
     state = request.state
     service = state["service"]
-    logged = LoggedRequest(**{"model": service.model, **prompt.model_dump(exclude_none=True)})
+    path = request.scope["route"].path
+    asked = {"model": service.model, **prompt.model_dump(exclude_none=True)}
+    logged = LoggedRequest(**asked, streamed=path == "/stream")
     with state["recorder"].admit():
         async with state["recorder"].record(
             logged,
             service.stream(prompt),
             state["client"],
             id=state["request_id"],
-            endpoint=request.scope["route"].path,
+            endpoint=path,
         ) as recording:
             yield recording
 

@@ -6,6 +6,8 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, JsonValue
 from pydantic_core import to_json
 
+from protocols.turns import Opening
+
 
 def check_encodable(value: dict[str, Any]) -> dict[str, Any]:
     """Return the value; raise ValueError where it cannot be sent on and logged as JSON."""
@@ -66,8 +68,17 @@ class LoggedRequest:
     """The body of a forwarded request: bytes where it is JSON, text where it is not."""
     counted_body: bytes | None = None
     """The body with the question for token counts, if it can and has to be added."""
+    tools: list[str] | None = None
+    """The names of the tools that were offered."""
+    opening: Opening | None = None
+    """How the conversation began, where there is one."""
     unread: str | None = None
     """Why the body was not read, for the entry of an answer that has no other error."""
+
+    @property
+    def is_forwarded_whole(self) -> bool:
+        """Whether the answer comes from the service as a whole, so that no token is the first."""
+        return self.streamed is False and self.body is not None
 
 
 @dataclass(slots=True)
@@ -81,6 +92,13 @@ class ToolCallDelta:
     """A piece of the arguments' JSON, or all of them as an object."""
     result: Any = None
     """What the call found, where Ollama itself made it: a web search."""
+
+
+FACTS = (
+    *("model", "prompt_tokens", "response_tokens"),
+    *("load_ms", "prompt_ms", "response_ms", "finish_reason"),
+)
+"""What chunks say of the whole answer, the last one of them that says it."""
 
 
 @dataclass(slots=True)
@@ -98,6 +116,10 @@ class Chunk:
     model: str | None = None
     prompt_tokens: int | None = None
     response_tokens: int | None = None
+    load_ms: float | None = None
+    prompt_ms: float | None = None
+    response_ms: float | None = None
+    """What Ollama measured: loading the model, reading the prompt, making the answer."""
     finish_reason: str | None = None
     done: bool = False
     """Whether the answer is complete with this chunk."""
@@ -113,9 +135,8 @@ class Chunk:
 
     def extend(self, other: "Chunk") -> None:
         """Add what arrived after this chunk."""
-        for name in ("model", "prompt_tokens", "response_tokens", "finish_reason", "error"):
-            if (value := getattr(other, name)) is not None:
-                setattr(self, name, value)
+        self.update_facts(other)
+        self.error = other.error or self.error
         self.response += other.response
         self.thinking += other.thinking
         for index, texts in other.other_choices.items():
@@ -125,6 +146,12 @@ class Chunk:
         self.done = (self.done or other.done) and not self.error
         self.unreadable += other.unreadable
         self.wire += other.wire
+
+    def update_facts(self, other: "Chunk") -> None:
+        """Take what a later chunk says of the whole answer."""
+        for name in FACTS:
+            if (value := getattr(other, name)) is not None:
+                setattr(self, name, value)
 
     @property
     def has_token(self) -> bool:

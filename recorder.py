@@ -164,7 +164,7 @@ class Recording:
         return self._client.departure or SERVICE_STOPPED
 
     def _update(self, chunk: Chunk) -> None:
-        if self._ttft_ms is None and chunk.has_token:
+        if self._ttft_ms is None and chunk.has_token and not self._request.is_forwarded_whole:
             self._ttft_ms = self._elapsed_ms()
         if chunk.response:
             self._response.append("".join(chunk.response))
@@ -176,13 +176,7 @@ class Recording:
             self._other_choices.setdefault(index, []).extend(texts)
         self._images += chunk.images
         self._unreadable += chunk.unreadable
-        known = self._known
-        known.model = chunk.model or known.model
-        known.finish_reason = chunk.finish_reason or known.finish_reason
-        if chunk.prompt_tokens is not None:
-            known.prompt_tokens = chunk.prompt_tokens
-        if chunk.response_tokens is not None:
-            known.response_tokens = chunk.response_tokens
+        self._known.update_facts(chunk)
 
     def _elapsed_ms(self) -> float:
         """Return the milliseconds since the request began, to the microsecond."""
@@ -197,6 +191,10 @@ class Recording:
         if self._unreadable and not error:
             error = f"events that could not be read: {self._unreadable}; `response` has their text"
         error = error or request.unread
+        tool_calls = self._tool_calls.collect()
+        conversation = None
+        if request.opening:
+            conversation = request.opening.identify("".join(self._response), tool_calls)
         self.entry = LogEntry(
             id=self._id,
             started_at=format_timestamp(self._started_at),
@@ -218,13 +216,19 @@ class Recording:
             prompt_tokens=known.prompt_tokens,
             response_tokens=known.response_tokens,
             finish_reason=known.finish_reason,
-            tool_calls=self._tool_calls.collect(),
+            tool_calls=tool_calls,
             request=request.body,
             client=self._client.address,
             user_agent=self._client.user_agent,
             trace_id=tracing.trace_id(),
             prompt_chars=None if request.prompt is None else len(request.prompt),
             response_chars=len(response),
+            streamed=request.streamed,
+            load_ms=known.load_ms,
+            prompt_ms=known.prompt_ms,
+            response_ms=known.response_ms,
+            tools=request.tools,
+            conversation=conversation,
             client_request_id=self._client.request_id,
             images=self._images or None,
         )

@@ -47,15 +47,22 @@ class LogEntry:
     trace_id: str | None = None
     prompt_chars: int | None = None
     response_chars: int | None = None
+    streamed: bool | None = None
+    load_ms: float | None = None
+    prompt_ms: float | None = None
+    response_ms: float | None = None
+    tools: list[str] | None = None
+    conversation: str | None = None
     client_request_id: str | None = None
     images: list[str] | list[int] | None = None
     """Generated images in base64; how long these texts are where texts are not kept."""
 
     def without_texts(self) -> "LogEntry":
-        """Return the entry without its texts, and without an error message that may quote them."""
-        names = ("prompt", "system", "response", "thinking", "tool_calls", "request")
+        """Return the entry without its texts, and without what could tell whether one was sent:
+        an error message that may quote it, a hash."""
+        texts = ("prompt", "system", "response", "thinking", "tool_calls", "request")
         quoting = ("error",) if self.status == "error" else ()
-        removed: dict[str, Any] = dict.fromkeys((*names, *quoting))
+        removed: dict[str, Any] = dict.fromkeys((*texts, "conversation", *quoting))
         lengths = [len(str(image)) for image in self.images or ()]
         return replace(self, **removed, images=lengths or None)
 

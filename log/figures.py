@@ -21,6 +21,8 @@ from typing import Any, BinaryIO
 
 from log.entry import NO_ANSWERS
 from log.reader import LogReader
+from log.speed import SPEED_KEYS, tokens_per_second
+from upstream.model_names import canonical_name
 
 SAMPLE = 10_000
 MAX_PERIODS = 120
@@ -36,7 +38,6 @@ PROMPT_LENGTH = 200
 NOT_AN_ENTRY = (KeyError, TypeError, ValueError, OverflowError)
 """What raises an object that is no entry of ours."""
 
-ONE_PIECE_MS = 1
 PROGRESS_SECONDS = 0.25
 HOUR = 3600
 DAY_SECONDS = 24 * HOUR
@@ -115,25 +116,22 @@ class Model:
     """The complete answers of one model."""
 
     def __init__(self) -> None:
+        self.name = OTHER
+        """As the newest of them has it."""
         self.entries = 0
         self._tokens = 0
         self._tokens_per_second = Percentiles()
 
     def add(self, entry: dict[str, Any]) -> None:
-        """Add an entry; its speed, as Ollama's own, leaves out the wait for the first token.
-
-        An answer that arrived in one piece says nothing about speed.
-        """
+        """Add an entry."""
         self.entries += 1
-        if tokens := entry.get("response_tokens"):
-            self._tokens += tokens
-            streaming_ms = entry["duration_ms"] - (entry.get("ttft_ms") or 0)
-            if streaming_ms > ONE_PIECE_MS:
-                self._tokens_per_second.add(tokens / streaming_ms * 1000)
+        self._tokens += entry.get("response_tokens") or 0
+        self._tokens_per_second.add(tokens_per_second(*map(entry.get, SPEED_KEYS)))
 
     def figures(self) -> dict[str, Any]:
         """Return what is shown."""
         return {
+            "model": self.name,
             "entries": self.entries,
             "response_tokens": self._tokens,
             "tokens_per_second": self._tokens_per_second.figures(),
@@ -212,15 +210,21 @@ class Figures:
         self._timeline.add(entry, day)
         self._entries += 1
         if entry.get("status") == "ok":
-            self._models[self._name_model(entry.get("model"))].add(entry)
+            self._find_model(entry.get("model")).add(entry)
         if len(self._slowest) < MAX_SLOWEST or duration_ms > self._slowest[0][0]:
             heapq.heappush(self._slowest, (duration_ms, self._entries, select_row(entry)))
             if len(self._slowest) > MAX_SLOWEST:
                 heapq.heappop(self._slowest)
 
-    def _name_model(self, model: object) -> str:
+    def _find_model(self, model: object) -> Model:
+        """Return the model of this name, or that of all others where there are too many."""
         name = str(model)[:NAME_LENGTH]
-        return name if name in self._models or len(self._models) < COUNTED_MODELS else OTHER
+        key = canonical_name(name)
+        if key not in self._models:
+            if len(self._models) >= COUNTED_MODELS:
+                return self._models[OTHER]
+            self._models[key].name = name
+        return self._models[key]
 
     def figures(self) -> dict[str, Any]:
         """Return what is shown."""
@@ -229,14 +233,14 @@ class Figures:
         now = time.time()
         has_entries = timeline.since <= timeline.until
         since, until = (timeline.since, timeline.until) if has_entries else (now, now)
-        models = sorted(self._models.items(), key=lambda item: item[1].entries, reverse=True)
+        models = sorted(self._models.values(), key=lambda model: model.entries, reverse=True)
         return {
             "since": to_timestamp(since, "microseconds"),
             "until": to_timestamp(until, "microseconds"),
             "bucket_seconds": timeline.width,
             "entries": self._entries,
             "buckets": timeline.figures(),
-            "models": [{"model": name, **model.figures()} for name, model in models[:MAX_MODELS]],
+            "models": [model.figures() for model in models[:MAX_MODELS]],
             "slowest": [entry for *_, entry in sorted(self._slowest, reverse=True)],
         }
 

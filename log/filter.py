@@ -12,12 +12,14 @@ import re
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cache
+from functools import cache, cached_property
 from itertools import chain, combinations
 from typing import Any
 from unicodedata import combining, decomposition, normalize
 
 import re2  # type: ignore[import-untyped]
+
+from upstream.model_names import DEFAULT_TAG, canonical_name, without_registry
 
 SEARCHED_KEYS = (
     *("prompt", "system", "request", "response", "thinking", "tool_calls", "error"),
@@ -30,6 +32,7 @@ LAST_FOLDED = 0x2FA1D  # Unicode's last character that has a case or is decompos
 ESCAPED_TIMES = 3
 """How often a text may be escaped that is found: JSON that stands in JSON."""
 
+TERM = re.compile(r'"([^"]+)"(?!\S)|(\S+)')
 ESCAPE = re.compile(r'\\(?:u([0-9a-fA-F]{4})|(["\\/bfnrt]))')
 SHORT_ESCAPES = dict(zip('"\\/\b\f\n\r\t', ('"', r"\\", "/", *"bfnrt"), strict=True))
 LONG_ESCAPES = {short[-1]: char for char, short in SHORT_ESCAPES.items()}
@@ -40,9 +43,11 @@ class Filter:
     """Which entries are wanted; what is empty or None excludes nothing."""
 
     q: str = ""
-    """Text in the request or the answer, case ignored."""
+    """Words that are all in the request or the answer, case ignored; `"…"` keeps words together."""
     exact: dict[str, str] = field(default_factory=dict)
     """Keys and their values."""
+    parts: dict[str, str] = field(default_factory=dict)
+    """Keys and a part of their values, case ignored; of models as Ollama names them."""
     since: str | None = None
     until: str | None = None
     """The first `finished_at` that is wanted, and the first one after the last, as the log has
@@ -58,19 +63,48 @@ class Filter:
         finished_at = str(entry.get("finished_at") or "")
         return (
             all(entry.get(key) == value for key, value in self.exact.items())
+            and all(has_part(entry, key, part) for key, part in self.parts.items())
             and (not self.since or self.since <= finished_at)
             and (not self.until or "" < finished_at < self.until)
             and (not self.q or self._matches_text(entry))
         )
 
+    @cached_property
+    def terms(self) -> list[str]:
+        """The words and the quoted texts of `q`, folded."""
+        return [fold(quoted or word) for quoted, word in TERM.findall(self.q)] or [fold(self.q)]
+
     def _matches_text(self, entry: dict[str, Any]) -> bool:
-        folded = fold(self.q)
-        return any(contains_folded(text, folded) for text in collect_texts(entry))
+        texts = list(collect_texts(entry))
+        return all(any(contains_folded(text, term) for text in texts) for term in self.terms)
 
     def pattern(self) -> Any:
         """Return a pattern that is found in every line of such an entry, None if there is none."""
-        text = max([self.q, *self.exact.values()], key=len)
+        parts = (written_part(key, part) for key, part in self.parts.items())
+        text = max(["", *self.terms, *self.exact.values(), *parts], key=len)
         return compile_json_pattern(text) if text else None
+
+
+def has_part(entry: dict[str, Any], key: str, part: str) -> bool:
+    """Return whether the value of a key has a part, case ignored."""
+    value = str(entry.get(key) or "")
+    if key == "model":
+        return bool(value) and without_registry(part) in canonical_name(value)
+    return part.casefold() in value.casefold()
+
+
+def written_part(key: str, part: str) -> str:
+    """Return what of the part is certainly in the line of an entry that has it.
+
+    A model's name may be written without `:latest`.
+    """
+    if key != "model":
+        return part
+    part = without_registry(part)
+    if part in DEFAULT_TAG:
+        return ""
+    begins = (DEFAULT_TAG[:length] for length in range(len(DEFAULT_TAG), 0, -1))
+    return part.removesuffix(next((each for each in begins if part.endswith(each)), ""))
 
 
 def collect_texts(entry: dict[str, Any]) -> Iterator[str]:

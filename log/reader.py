@@ -17,6 +17,7 @@ import stat
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
+from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import Any, NamedTuple, Self
 
@@ -32,6 +33,7 @@ MAX_CURSOR = 300
 ID_BYTES = 1024
 """Within so many bytes of a line its `id` is found: it is the first key."""
 
+UUID7 = re.compile(r"([0-9a-f]{8})-([0-9a-f]{4})-7[0-9a-f]{3}-[0-9a-f]{4}-[0-9a-f]{12}")
 NOT_BLANK = re.compile(rb"\S[^\n]*")
 CURSOR = r"^([0-9]{4}-[0-9]{2}-[0-9]{2})\.([0-9]{1,15})(?:\.([^~\n]*)~(.*))?$"
 
@@ -150,6 +152,8 @@ class LogReader:
         if before:
             days = [day for day in days if day <= before.day]
         self.days = [day for day in reversed(days) if filter.includes_day(day)]
+        if start := find_start(filter.exact.get("id", "")):
+            self.days.sort(key=lambda day: abs(to_date(day) - start))
 
     def size(self) -> int:
         """Return how many bytes there are to read."""
@@ -227,6 +231,22 @@ def read_pieces(fd: int, start: int, end: int) -> Iterator[bytes]:
     while start < end and (piece := os.pread(fd, min(PIECE_BYTES, end - start), start)):
         start += len(piece)
         yield piece
+
+
+def find_start(id: str) -> date | None:
+    """Return the day on which a request began, as its id says if that is a UUIDv7 (RFC 9562)."""
+    if not (match := UUID7.fullmatch(id)):
+        return None
+    with suppress(OverflowError, ValueError, OSError):
+        return datetime.fromtimestamp(int(match[1] + match[2], 16) / 1000, UTC).date()
+    return None
+
+
+def to_date(day: str) -> date:
+    """Return the date of a file; a name that is no date counts as the first one."""
+    with suppress(ValueError):
+        return date.fromisoformat(day)
+    return date.min
 
 
 @contextmanager

@@ -22,8 +22,10 @@ export const count = (n, one, many = `${one}s`) => `${whole.format(n)} ${n === 1
 export const short = (value) => (typeof value === "number" ? rounded.format(value) : "");
 export const size = (n) => (n < 1e6 ? `${short(n / 1e3)} kB` : `${short(n / 1e6)} MB`);
 
-// Tokens a second from the first one on, as Ollama counts its own; undefined where unknown.
-export function rate({ response_tokens: tokens, duration_ms: all, ttft_ms: first }) {
-  const seconds = (all - (first ?? 0)) / 1000;
-  return tokens > 1 && seconds > 0 ? tokens / seconds : undefined;
+// Tokens a second by the rule of `log/speed.py`; undefined where unknown.
+export function rate({ response_tokens: tokens, response_ms: measured, ttft_ms: first, ...entry }) {
+  if (typeof tokens !== "number" || measured > 0) return tokens / measured * 1000 || undefined;
+  const ms = typeof first === "number" ? entry.duration_ms - first : 0;
+  const pieces = entry.streamed !== false && entry.response_chars !== 0 && ms > 0.1 && tokens > 1;
+  return pieces ? ((tokens - 1) / ms) * 1000 : undefined;
 }

@@ -84,6 +84,3 @@ class Messages(Protocol):
         chunk.model = joined_text(message.get("model")) or chunk.model
         chunk.finish_reason = joined_text(message.get("stop_reason")) or chunk.finish_reason
         update_usage(chunk, message.get("usage"))
-
-    def read_prompt(self, body: Json) -> tuple[str | None, str | None]:
-        return joined_text(body.get("system")), super().read_prompt(body)[1]

@@ -13,8 +13,16 @@ from typing import Any, ClassVar, TypeGuard
 
 from messages import Chunk, LoggedRequest, ToolCallDelta
 from protocols.json_reading import fold_keys
+from protocols.turns import Turn, find_opening, find_prompt, read_turns
 
 Json = dict[str, Any]
+
+OPTIONS = (
+    *("temperature", "top_p", "top_k", "max_tokens", "max_completion_tokens", "max_output_tokens"),
+    *("seed", "stop", "stop_sequences", "presence_penalty", "frequency_penalty", "n", "logprobs"),
+    *("tool_choice", "reasoning_effort", "reasoning", "keep_alive"),
+)
+"""The parameters of OpenAI's and Anthropic's interfaces that the log keeps as options."""
 
 
 @dataclass(frozen=True)
@@ -42,6 +50,10 @@ class Protocol(ABC):
     """Whether an answer comes as a stream if a request says nothing of it."""
     takes_text: ClassVar[bool] = False
     """Whether a whole answer may be plain text."""
+    messages_key: ClassVar[str] = "messages"
+    """Where a request has the conversation."""
+    system_key: ClassVar[str] = "system"
+    """Where it has the system message, unless that is one of the messages."""
     error_event: ClassVar[str | None] = None
     """The name of the server-sent event that carries an error; None for an event without one."""
 
@@ -60,23 +72,37 @@ class Protocol(ABC):
     def read_request(self, body: Json) -> LoggedRequest:
         """Return what a request asks, without its body."""
         body = fold_keys(body)
-        system, prompt = self.read_prompt(body)
+        turns = self.read_turns(body)
+        system = "\n".join(turn.text for turn in turns if turn.role == "system" and turn.texts)
         stream = body.get("stream")
         return LoggedRequest(
-            prompt=prompt,
-            system=system,
+            prompt=find_prompt(turns) or joined_text(body.get("prompt")),
+            system=joined_text(body.get(self.system_key)) or system or None,
             model=joined_text(body.get("model")),
-            options=as_dict(body.get("options")) or None,
-            format=body.get("format"),
-            think=body.get("think"),
+            options=self.read_options(body) or None,
+            format=first_known(
+                body.get("format"),
+                body.get("response_format"),
+                as_dict(body.get("text")).get("format"),
+            ),
+            think=first_known(
+                body.get("think"),
+                body.get("reasoning_effort"),
+                body.get("thinking"),
+                as_dict(body.get("reasoning")).get("effort"),
+            ),
             streamed=stream if isinstance(stream, bool) else self.streams_by_default,
+            tools=tool_names(body) or None,
+            opening=find_opening(turns),
         )
 
-    def read_prompt(self, body: Json) -> tuple[str | None, str | None]:
-        """Return the system message and what the user wrote last."""
-        messages = body.get("messages")
-        system = "\n".join(message_texts(messages, "system", "developer"))
-        return system or None, next(reversed(message_texts(messages, "user")), None)
+    def read_turns(self, body: Json) -> list[Turn]:
+        """Return what was said before the answer."""
+        return read_turns(body.get(self.messages_key))
+
+    def read_options(self, body: Json) -> Json:
+        """Return the parameters of a request, by their own names."""
+        return {name: body[name] for name in OPTIONS if body.get(name) is not None}
 
 
 def as_dict(value: object) -> Json:
@@ -101,13 +127,18 @@ def joined_text(value: object) -> str | None:
     return "\n".join(filter(None, parts)) or None
 
 
-def message_texts(messages: object, *roles: str) -> list[str]:
-    """Return the texts of the messages of these roles."""
-    found = (fold_keys(as_dict(message)) for message in as_list(messages))
-    texts = (
-        joined_text(message.get("content")) for message in found if message.get("role") in roles
-    )
-    return [text for text in texts if text]
+def first_known(*values: object) -> object:
+    """Return the first value that is not None."""
+    return next((value for value in values if value is not None), None)
+
+
+def tool_names(body: Json) -> list[str]:
+    """Return the names of the tools that a request offers; of one without a name its type."""
+    names: list[str] = []
+    for tool in map(as_dict, as_list(body.get("tools")) + as_list(body.get("functions"))):
+        name = as_dict(tool.get("function")).get("name") or tool.get("name") or tool.get("type")
+        append_text(names, joined_text(name))
+    return names
 
 
 def error_message(error: object) -> str | None:
@@ -140,6 +171,21 @@ def update_usage(chunk: Chunk, usage: object) -> None:
     response = counts.get("completion_tokens") or counts.get("output_tokens")
     chunk.prompt_tokens = prompt if is_count(prompt) else chunk.prompt_tokens
     chunk.response_tokens = response if is_count(response) else chunk.response_tokens
+
+
+def read_durations(chunk: Chunk, event: Json) -> None:
+    """Read what Ollama measured, in nanoseconds."""
+    for name, key in DURATIONS.items():
+        if is_count(nanoseconds := event.get(key)):
+            setattr(chunk, name, round(nanoseconds / 1e6, 3))
+
+
+DURATIONS = {
+    "load_ms": "load_duration",
+    "prompt_ms": "prompt_eval_duration",
+    "response_ms": "eval_duration",
+}
+"""By the names of our own, how Ollama calls its durations (https://docs.ollama.com/api/usage)."""
 
 
 def append_tool_call(

@@ -1,6 +1,8 @@
 """Embeddings, in Ollama's form and in OpenAI's: one object. Of an answer only its size is read."""
 
-from messages import Chunk
+from dataclasses import replace
+
+from messages import Chunk, LoggedRequest
 from protocols.base import (
     Endpoint,
     Json,
@@ -9,8 +11,10 @@ from protocols.base import (
     as_list,
     error_message,
     joined_text,
+    read_durations,
     update_usage,
 )
+from protocols.json_reading import fold_keys
 from protocols.native import Native
 from protocols.openai import OpenAI
 
@@ -35,9 +39,11 @@ class Embeddings(Protocol):
         chunk.model = joined_text(event.get("model"))
         update_usage(chunk, event.get("usage"))
         update_usage(chunk, {"prompt_tokens": event.get("prompt_eval_count")})
+        read_durations(chunk, event)
 
-    def read_prompt(self, body: Json) -> tuple[str | None, str | None]:
-        return None, joined_text(body.get("input")) or joined_text(body.get("prompt"))
+    def read_request(self, body: Json) -> LoggedRequest:
+        request = super().read_request(body)
+        return replace(request, prompt=joined_text(fold_keys(body).get("input")) or request.prompt)
 
 
 def dimensions(vector: object) -> int:

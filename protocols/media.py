@@ -35,9 +35,6 @@ class Transcriptions(OpenAI):
             chunk.error = error_message(event["error"])
         update_usage(chunk, event.get("usage"))
 
-    def read_prompt(self, body: Json) -> tuple[str | None, str | None]:
-        return None, joined_text(body.get("prompt"))
-
 
 class Images(OpenAI):
     """`/v1/images/generations` and `/v1/images/edits`: one object."""
@@ -58,6 +55,3 @@ class Images(OpenAI):
             chunk.error = error_message(event["error"])
         if not streamed and "data" in event:
             chunk.done = True
-
-    def read_prompt(self, body: Json) -> tuple[str | None, str | None]:
-        return None, joined_text(body.get("prompt"))

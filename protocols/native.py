@@ -13,6 +13,7 @@ from protocols.base import (
     as_list,
     error_message,
     joined_text,
+    read_durations,
     update_usage,
 )
 
@@ -67,10 +68,9 @@ class Native(Protocol):
             chunk.finish_reason = joined_text(event.get("done_reason"))
             update_usage(chunk, {"prompt_tokens": event.get("prompt_eval_count")})
             update_usage(chunk, {"completion_tokens": event.get("eval_count")})
+            read_durations(chunk, event)
         if "error" in event:
             chunk.error = error_message(event["error"])
 
-    def read_prompt(self, body: Json) -> tuple[str | None, str | None]:
-        if "messages" in body:
-            return super().read_prompt(body)
-        return joined_text(body.get("system")), joined_text(body.get("prompt"))
+    def read_options(self, body: Json) -> Json:
+        return as_dict(body.get("options"))

@@ -79,11 +79,6 @@ class ChatCompletions(OpenAI):
             append_function_call(chunk, (index, "function_call"), call)
         chunk.finish_reason = joined_text(choice.get("finish_reason")) or chunk.finish_reason
 
-    def read_prompt(self, body: Json) -> tuple[str | None, str | None]:
-        if "messages" in body:
-            return super().read_prompt(body)
-        return None, joined_text(body.get("prompt"))
-
 
 class Responses(OpenAI):
     """`/v1/responses`."""
@@ -93,6 +88,8 @@ class Responses(OpenAI):
             "/v1/responses", "Answer a prompt or a conversation", {"input": "Why is the sky blue?"}
         ),
     )
+    messages_key = "input"
+    system_key = "instructions"
     error_event = "error"
     LAST_EVENTS = ("response.completed", "response.incomplete", "response.failed")
 
@@ -136,8 +133,3 @@ class Responses(OpenAI):
         failed = "the response failed" if response.get("status") == "failed" else None
         chunk.error = error_message(response.get("error")) or failed
         chunk.done = True
-
-    def read_prompt(self, body: Json) -> tuple[str | None, str | None]:
-        given = body.get("input")
-        system, prompt = super().read_prompt({"messages": given})
-        return joined_text(body.get("instructions")) or system, prompt or joined_text(given)

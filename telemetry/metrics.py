@@ -19,6 +19,7 @@ from prometheus_client.exposition import choose_encoder
 from prometheus_client.multiprocess import MultiProcessCollector, mark_process_dead
 
 from log.entry import NO_ANSWERS, LogEntry
+from log.speed import SPEED_KEYS, tokens_per_second
 from upstream.model_names import canonical_name
 
 MAX_MODELS = 50
@@ -65,7 +66,7 @@ DURATION = Histogram(
 )
 FIRST_TOKEN = Histogram(
     "gen_ai_server_time_to_first_token_seconds",
-    "From a request to the first token of a complete answer.",
+    "From a request to the first token of a complete answer, unless it came as a whole.",
     ["endpoint", "model"],
     buckets=[
         *(0.001, 0.005, 0.01, 0.02, 0.04, 0.06, 0.08, 0.1, 0.25, 0.5, 0.75, 1, 2.5, 5, 7.5, 10),
@@ -74,7 +75,7 @@ FIRST_TOKEN = Histogram(
 )
 PER_TOKEN = Histogram(
     "gen_ai_server_time_per_output_token_seconds",
-    "Between two tokens of a complete answer, on average.",
+    "Between two tokens of a complete answer, on average: as Ollama measured, or of a stream.",
     ["endpoint", "model"],
     buckets=[0.01, 0.025, 0.05, 0.075, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.75, 1, 2.5],
 )
@@ -122,12 +123,12 @@ def count(entry: LogEntry) -> None:
     DURATION.labels(entry.endpoint, model).observe(entry.duration_ms / 1000)
     TOKENS.labels(entry.endpoint, model, "input").inc(entry.prompt_tokens or 0)
     TOKENS.labels(entry.endpoint, model, "output").inc(entry.response_tokens or 0)
-    if not is_complete or entry.ttft_ms is None:
+    if not is_complete:
         return
-    FIRST_TOKEN.labels(entry.endpoint, model).observe(entry.ttft_ms / 1000)
-    if (tokens := entry.response_tokens or 0) > 1:
-        seconds = (entry.duration_ms - entry.ttft_ms) / 1000
-        PER_TOKEN.labels(entry.endpoint, model).observe(seconds / (tokens - 1))
+    if entry.ttft_ms is not None:
+        FIRST_TOKEN.labels(entry.endpoint, model).observe(entry.ttft_ms / 1000)
+    if rate := tokens_per_second(*(getattr(entry, key) for key in SPEED_KEYS)):
+        PER_TOKEN.labels(entry.endpoint, model).observe(1 / rate)
 
 
 def exposition(accept: str) -> tuple[bytes, str]:

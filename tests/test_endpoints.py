@@ -5,6 +5,7 @@ import re
 from dataclasses import fields
 from datetime import datetime
 from pathlib import Path
+from uuid import UUID
 
 import pytest
 
@@ -259,7 +260,9 @@ def test_every_answer_carries_a_request_id_of_its_own(serve: Serve) -> None:
         client.post("/stream", json={"prompt": "x"}),
     ]
     assert [answer.status_code for answer in answers] == [200, 404, 405, 422, 413, 400, 200, 200]
-    assert len({answer.headers["x-request-id"] for answer in answers}) == len(answers)
+    request_ids = [answer.headers["x-request-id"] for answer in answers]
+    assert len({*request_ids}) == len(answers) and request_ids == sorted(request_ids)
+    assert {UUID(id).version for id in request_ids} == {7}
     assert [entry["id"] for entry in service.entries] == [
         answer.headers["x-request-id"] for answer in answers[-2:]
     ]

@@ -14,6 +14,7 @@ from messages import Chunk, Prompt
 from protocols import registry
 from protocols.base import Endpoint, Json, Protocol, append_text, joined_text
 from protocols.openai import ChatCompletions
+from protocols.turns import Turn
 from settings import Settings
 from tests.conftest import Serve, Service, eventually
 from tests.ollama_stand_in import Conversation, OllamaStandIn, hang, like_ollama, refuse
@@ -36,8 +37,8 @@ class Rerank(Protocol):
     def read_event(self, event: Json, chunk: Chunk, *, streamed: bool) -> None:
         append_text(chunk.response, joined_text(event.get("order")))
 
-    def read_prompt(self, body: Json) -> tuple[str | None, str | None]:
-        return None, joined_text(body.get("query"))
+    def read_turns(self, body: Json) -> list[Turn]:
+        return [Turn("user", [str(body.get("query"))])]
 
 
 @pytest.fixture(autouse=True)
@@ -47,7 +48,7 @@ def registered(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 WIRE = Wire(200, EVENTS, (b'data: {"order":"2, 1"}\n\n', b"data: [END]\n\n"), is_chunked=True)
-ASK: Json = {"model": "tiny", "query": "Sky?", "options": {"top": 3}}
+ASK: Json = {"model": "tiny", "query": "Sky?", "top_k": 3}
 
 
 async def rerank(talk: Conversation) -> None:
@@ -76,7 +77,7 @@ def test_a_protocol_is_forwarded_and_recorded(service: Service) -> None:
     entry = service.entry()
     known = {"endpoint": "/v1/rerank", "status": "ok", "prompt": "Sky?", "response": "2, 1"}
     assert known.items() <= entry.items()
-    assert entry["options"] == {"top": 3} and entry["request"] == ASK
+    assert entry["options"] == {"top_k": 3} and entry["request"] == ASK
 
 
 def test_a_protocols_errors_have_its_shape(

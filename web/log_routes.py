@@ -120,19 +120,33 @@ class PeriodQuery(BaseModel):
     )
 
 
+EXACT: tuple[str, ...] = ("status", "conversation")
+PARTIAL: tuple[str, ...] = ("model", "endpoint", "client", "user_agent")
+"""The parameters that are a value of an entry, and a part of one."""
+
+
 class FilterQuery(PeriodQuery):
     """Which entries are wanted."""
 
-    q: str = Field("", max_length=1000, description="text in the request or the answer")
+    q: str = Field(
+        "",
+        max_length=1000,
+        description='words that are all in the request or the answer; `"…"` keeps words together',
+    )
     status: Status | None = Field(None, description="how the request ended")
-    model: str | None = Field(None, description="the model that answered")
-    endpoint: str | None = Field(None, description="the request's path")
+    conversation: str | None = Field(None, description="the id of a conversation")
+    model: str | None = Field(None, description="a part of the model's name")
+    endpoint: str | None = Field(None, description="a part of the request's path")
+    client: str | None = Field(None, description="a part of the client's address")
+    user_agent: str | None = Field(None, description="a part of the client's name")
 
     def to_filter(self) -> Filter:
         """Return the filter that a reading process applies."""
-        exact = {"status": self.status, "model": self.model, "endpoint": self.endpoint}
-        known = {key: value for key, value in exact.items() if value}
-        return Filter(self.q, known, self.since, self.until)
+        given = {key: value for key, value in self.model_dump().items() if value}
+        exact, parts = (
+            {key: str(given[key]) for key in keys if key in given} for keys in (EXACT, PARTIAL)
+        )
+        return Filter(self.q, exact, parts, self.since, self.until)
 
 
 class LogQuery(FilterQuery):

@@ -6,11 +6,11 @@ Pure ASGI: `BaseHTTPMiddleware` would hide disconnects and copy every stream.
 import asyncio
 import ipaddress
 import re
-import uuid
 from collections.abc import Mapping, Set
 from functools import partial
 from urllib.parse import unquote
 
+import uuid_utils
 from starlette._utils import get_route_path
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.exceptions import HTTPException
@@ -51,7 +51,7 @@ class RequestIDMiddleware:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             return await self.app(scope, receive, send)
-        request_id = str(uuid.uuid4())
+        request_id = str(uuid_utils.uuid7())
         scope.setdefault("state", {})["request_id"] = request_id
         started = False
 

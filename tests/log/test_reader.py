@@ -396,3 +396,21 @@ def test_the_process_goes_with_the_service(tmp_path: Path) -> None:
     with reading(tmp_path) as process:
         process.stdin.close()  # type: ignore[union-attr]
         assert b'"old"' not in read_to_end(process)
+
+
+def test_an_id_says_on_which_day_it_is_looked_for_first(tmp_path: Path) -> None:
+    """A UUIDv7 has the time at which the request began; the entry is of that day or the next."""
+    id = "01930000-0000-7000-8000-000000000000"  # of 2024-11-06
+    for day in ("2024-11-05", "2024-11-06", "2024-11-07", "2026-11-24", "2019-01-01"):
+        write(tmp_path, entry("x"), day=day)
+    write(tmp_path, b"{}\n", day="2026-13-45")
+    reader = LogReader(tmp_path, Filter(exact={"id": id}))
+    assert reader.days[:2] == ["2024-11-06", "2024-11-07"] and len(reader.days) == 6
+    assert [*reader.find()] == []
+    write(tmp_path, entry(id), day="2019-01-01")
+    assert [found.day for found in LogReader(tmp_path, Filter(exact={"id": id})).find()] == [
+        "2019-01-01"
+    ]
+    for other in ("an-id", "ffffffff-ffff-7000-8000-000000000000", id.replace("-7", "-4")):
+        reader = LogReader(tmp_path, Filter(exact={"id": other}))
+        assert reader.days == sorted(reader.days, reverse=True)

@@ -2,6 +2,7 @@
 
 import json
 import random
+import re
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from itertools import islice
@@ -89,15 +90,34 @@ def is_wanted(found: dict[str, Any], wanted: Filter) -> bool:
         all(found.get(key) == value for key, value in wanted.exact.items())
         and (not wanted.since or finished_at >= wanted.since)
         and (not wanted.until or (finished_at and finished_at < wanted.until))
-        and (not wanted.q or LOOKED_FOR[wanted.q] in found.get("words", []))
+        and all(LOOKED_FOR[word] in found.get("words", []) for word in looked_for(wanted.q))
     )
+
+
+def looked_for(q: str) -> list[str]:
+    """Return the words in a search."""
+    return re.findall(r'"([^"]+)"', q) or q.split() if " " in q else [q] * bool(q)
+
+
+def draw_search(rng: random.Random) -> str:
+    """Return nothing, a word, several of them, or several in quotes."""
+    simple = [word for word in LOOKED_FOR if not re.search(r'[\s"]', word)]
+    quotable = [word for word in LOOKED_FOR if '"' not in word]
+    match rng.randrange(5):
+        case 0 | 1:
+            return rng.choice(simple)
+        case 2:
+            return " ".join(rng.sample(simple, 2))
+        case 3:
+            return " ".join(f'"{word}"' for word in rng.sample(quotable, 2))
+    return ""
 
 
 def draw_filter(rng: random.Random) -> Filter:
     """Return what somebody may look for."""
     moments = sorted(timestamp(START + timedelta(hours=rng.uniform(-50, 100))) for _ in range(2))
     return Filter(
-        q=rng.choice(list(LOOKED_FOR)) if rng.random() < 0.5 else "",
+        q=draw_search(rng),
         exact={"status": "ok"} if rng.random() < 0.3 else {},
         since=moments[0] if rng.random() < 0.5 else None,
         until=moments[1] if rng.random() < 0.5 else None,

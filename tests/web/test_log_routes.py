@@ -96,20 +96,44 @@ def test_the_filters_of_the_query(service: Service) -> None:
         return entry(time, finished_at=f"{DAY}T{time}:00.000000Z", **changes)
 
     write(service.log_dir, at("08:00", prompt="Grüße"), at("09:00", status="error"))
-    write(service.log_dir, at("10:00", model="llama"), at("11:00", endpoint="/api/chat"))
+    write(service.log_dir, at("10:00", model="qwen3"), at("11:00", endpoint="/api/chat"))
+    write(service.log_dir, at("12:00", model="library/Qwen3:latest", client="::1"))
+    write(
+        service.log_dir,
+        at("13:00", user_agent="OpenAI/Python 3.57", conversation="ab12", system="Words for this."),
+    )
+    every = ["13:00", "12:00", "11:00", "10:00", "09:00", "08:00"]
     for params, found in {
         "q=GRÜSSE": ["08:00"],
         "status=error": ["09:00"],
-        "model=llama": ["10:00"],
+        "model=qwen3": ["12:00", "10:00"],
+        "model=Qwen3:latest": ["12:00", "10:00"],
+        "model=registry.ollama.ai/library/qwen3": ["12:00", "10:00"],
+        "model=wen3:la": ["12:00", "10:00"],
+        "model=latest&q=why": ["13:00", "12:00", "11:00", "10:00", "09:00"],
+        "model=qwen3:8b": [],
         "endpoint=/api/chat": ["11:00"],
-        "q=&model=&endpoint=": ["11:00", "10:00", "09:00", "08:00"],
-        f"since={DAY}T10:00Z": ["11:00", "10:00"],
+        "endpoint=CHAT": ["11:00"],
+        "client=::": ["12:00"],
+        "user_agent=openai": ["13:00"],
+        "user_agent=OPENAI/python": ["13:00"],
+        "conversation=ab12": ["13:00"],
+        "conversation=ab": [],
+        "q=&model=&endpoint=&client=&conversation=": every,
+        f"since={DAY}T12:00Z": ["13:00", "12:00"],
         f"until={DAY}T10:00:00": ["09:00", "08:00"],
         f"since={DAY}T10:00%2B02:00&until={DAY}T11:00%2B02:00": ["08:00"],
-        f"since={DAY}&until={DAY}": ["11:00", "10:00", "09:00", "08:00"],
+        f"since={DAY}&until={DAY}": every,
         "since=2026-11-25": [],
         "until=2026-11-23": [],
-        "since=0001-01-01&until=9999-12-31": ["11:00", "10:00", "09:00", "08:00"],
+        "since=0001-01-01&until=9999-12-31": every,
+        "q=BECAUSE+why": every[:-1],
+        "q=why+grüße": [],
+        "q=why+because&user_agent=openai": ["13:00"],
+        'q="for+this"': ["13:00"],
+        'q="this+for"': [],
+        "q=this+for": ["13:00"],
+        'q="for+this"+nowhere': [],
         "q=why&status=error&model=tinyllama": ["09:00"],
     }.items():
         assert ids(service.client.get(f"/log?{params}")) == found, params
