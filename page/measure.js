@@ -6,8 +6,8 @@ const rounded = new Intl.NumberFormat("en-GB", { maximumSignificantDigits: 3 });
 
 export function moment(text) {
   const date = new Date(text);
-  const day = date.toDateString() === new Date().toDateString() ? {} : DATE;
-  return Number.isNaN(date.getTime()) ? "" : date.toLocaleString("en-GB", { ...day, ...CLOCK });
+  const day = date.toDateString() === new Date().toDateString() ? CLOCK : { ...DATE, ...CLOCK };
+  return Number.isNaN(date.getTime()) ? "" : date.toLocaleString("en-GB", day);
 }
 
 export function duration(ms) {
@@ -21,7 +21,6 @@ export function duration(ms) {
 export const count = (n, one, many = `${one}s`) => `${whole.format(n)} ${n === 1 ? one : many}`;
 export const short = (value) => (typeof value === "number" ? rounded.format(value) : "");
 export const size = (n) => (n < 1e6 ? `${short(n / 1e3)} kB` : `${short(n / 1e6)} MB`);
-
 // Tokens a second by the rule of `log/speed.py`; undefined where unknown.
 export function rate({ response_tokens: tokens, response_ms: measured, ttft_ms: first, ...entry }) {
   if (typeof tokens !== "number" || measured > 0) return tokens / measured * 1000 || undefined;
