@@ -3,7 +3,7 @@
 import logging
 import re
 from abc import ABC, abstractmethod
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Collection
 from typing import ClassVar
 
 from pydantic_core import to_json
@@ -126,20 +126,30 @@ FORMATS: dict[str, Format] = {
 }
 
 
-def negotiate(accept: str) -> tuple[str, Format]:
-    """Return the media type that an `Accept` header prefers, and its format; plain text if none."""
-    best, best_quality = "text/plain", 0.0
+def prefer(accept: str, offered: Collection[str], default: str) -> str:
+    """Return which of the offered media types an `Accept` header prefers.
+
+    The default stands for `*/*`, for ranges of its kind, and for what is not offered.
+    """
+    best, best_quality = default, 0.0
+    ranges = ("*/*", default.partition("/")[0] + "/*")
     for media_range in accept.lower().split(","):
         name = media_range.partition(";")[0].strip()
-        name = "text/plain" if name in ("*/*", "text/*") else name
+        name = default if name in ranges else name
         match = QUALITY.search(media_range)
         try:
             quality = float(match[1]) if match else 1.0
         except ValueError:
             quality = 0.0
-        if name in FORMATS and quality > best_quality:
+        if name in offered and quality > best_quality:
             best, best_quality = name, quality
-    return best, FORMATS[best]
+    return best
+
+
+def negotiate(accept: str) -> tuple[str, Format]:
+    """Return the media type that an `Accept` header prefers, and its format; plain text if none."""
+    media_type = prefer(accept, FORMATS, "text/plain")
+    return media_type, FORMATS[media_type]
 
 
 class AnswerStream(Response):

@@ -20,6 +20,7 @@ from datetime import UTC, datetime
 from typing import Any, BinaryIO
 
 from log.entry import NO_ANSWERS
+from log.progress import Progress
 from log.reader import LogReader
 from log.speed import SPEED_KEYS, tokens_per_second
 from upstream.model_names import canonical_name
@@ -38,7 +39,6 @@ PROMPT_LENGTH = 200
 NOT_AN_ENTRY = (KeyError, TypeError, ValueError, OverflowError)
 """What raises an object that is no entry of ours."""
 
-PROGRESS_SECONDS = 0.25
 HOUR = 3600
 DAY_SECONDS = 24 * HOUR
 WIDTHS = [1, 5, 15, 30, 60, 300, 900, 1800]
@@ -266,16 +266,11 @@ def write_figures(
     reader: LogReader, out: BinaryIO, on_block: Callable[[int], None] = lambda bytes_read: None
 ) -> None:
     """Write how far the pass is, now and then, and the figures at the end, a JSON line each."""
-    size = reader.size()
-    due = time.monotonic() + PROGRESS_SECONDS
+    progress = Progress(reader.size(), out)
 
     def report(bytes_read: int) -> None:
-        nonlocal due
         on_block(bytes_read)
-        if (now := time.monotonic()) > due:
-            due = now + PROGRESS_SECONDS
-            out.write(b'{"progress":%.3f}\n' % min(bytes_read / max(size, 1), 1))
-            out.flush()
+        progress.report(bytes_read)
 
     figures = Figures()
     for found in reader.find(report):

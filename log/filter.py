@@ -75,7 +75,7 @@ class Filter:
         return [fold(quoted or word) for quoted, word in TERM.findall(self.q)] or [fold(self.q)]
 
     def _matches_text(self, entry: dict[str, Any]) -> bool:
-        texts = list(collect_texts(entry))
+        texts = list(iterate_texts(*map(entry.get, SEARCHED_KEYS)))
         return all(any(contains_folded(text, term) for text in texts) for term in self.terms)
 
     def pattern(self) -> Any:
@@ -107,17 +107,17 @@ def written_part(key: str, part: str) -> str:
     return part.removesuffix(next((each for each in begins if part.endswith(each)), ""))
 
 
-def collect_texts(entry: dict[str, Any]) -> Iterator[str]:
-    """Yield every text of the request and of the answer."""
-    values = [entry.get(key) for key in SEARCHED_KEYS]
-    while values:
-        value = values.pop()
+def iterate_texts(*values: Any) -> Iterator[str]:
+    """Yield every text in some JSON values."""
+    left = [*values]
+    while left:
+        value = left.pop()
         if isinstance(value, str):
             yield value
         elif isinstance(value, dict):
-            values += value.values()
+            left += value.values()
         elif isinstance(value, list):
-            values += value
+            left += value
 
 
 def fold(text: str) -> str:

@@ -17,11 +17,14 @@ import anyio
 from anyio.abc import Process
 from pydantic_core import to_json
 
-from log.worker import Job
+from log.worker import Job, Kind
 
 MAX_PROCESSES = 8
 MAX_LONG = 6
 """How many of them may write responses of more than `SHORT_BYTES`."""
+
+LONG: tuple[Kind, ...] = ("lines", "csv", "messages")
+"""Responses that may have any length."""
 
 SHORT_BYTES = 1 << 20
 PLACE_SECONDS = 10.0
@@ -57,7 +60,7 @@ class ReadingProcesses:
             ReadingProcessError: the process failed.
             TooManyReadersError: no place became free in time.
         """
-        is_long = job.kind == "lines"
+        is_long = job.kind in LONG
         async with AsyncExitStack() as held:
             if is_long:
                 await held.enter_async_context(hold_place(self._long_places))

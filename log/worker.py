@@ -5,33 +5,47 @@ by ending its process. The process reads a `Job` as JSON from its standard input
 of the response to its standard output. When its input ends, its service is gone, and it ends too.
 """
 
+import csv
+import dataclasses
+import io
 import json
 import os
 import select
 import sys
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import BinaryIO, Literal
+from typing import Any, BinaryIO, Literal
 
+import orjson
+
+from log.entry import LogEntry
 from log.filter import Filter
-from log.reader import Cursor, LogReader
+from log.preview import make_preview
+from log.progress import Progress
+from log.reader import Cursor, FoundEntry, LogReader
 
 LOWEST_PRIORITY = 19
 QUICK_BYTES = 8 << 20
 """Within these a page is found; what reads more is a search that can wait for everything else."""
 
 
+Kind = Literal["page", "lines", "csv", "messages", "entry", "count", "figures"]
+
+
 @dataclass(frozen=True)
 class Job:
     """What a reading process is to do."""
 
-    kind: Literal["page", "lines", "entry", "figures"]
+    kind: Kind
     directory: str
     filter: Filter
     limit: int | None = None
     before: str | None = None
     """Where an earlier page ended, as a `Cursor` in text."""
+    fields: list[str] | None = None
+    """Which keys of the entries are wanted, in their order, and `preview`; None for all keys."""
 
 
 def yield_to_others(bytes_read: int) -> None:
@@ -43,52 +57,139 @@ def yield_to_others(bytes_read: int) -> None:
         os.setpriority(os.PRIO_PROCESS, 0, LOWEST_PRIORITY)
 
 
-def write_page(reader: LogReader, limit: int, out: BinaryIO) -> None:
-    """Write at most `limit` entries, and the cursor to those before them, as one JSON object."""
-    out.write(b'{"entries":[')
-    cursor, left = None, limit
-    for found in islice(reader.find(yield_to_others), limit):
-        out.write(b"," if left < limit else b"")
-        out.write(found.line)
-        left -= 1
-        is_last = found.offset == 0 and found.day == reader.days[-1]
-        cursor = str(Cursor.of(found)) if not left and not is_last else None
-        del found
-    out.write(b'],"next":%s}' % json.dumps(cursor).encode())
+def select_fields(entry: dict[str, Any], fields: list[str], terms: list[str]) -> dict[str, Any]:
+    """Return the entry with these keys alone, null where it has none."""
+    if "preview" in fields:
+        entry = entry | {"preview": make_preview(entry, terms)}
+    return {name: entry.get(name) for name in fields}
 
 
-def write_lines(reader: LogReader, limit: int | None, out: BinaryIO) -> None:
-    """Write at most `limit` entries, or all, a line each, as soon as it is found."""
-    for found in islice(reader.find(yield_to_others), limit):
-        out.write(found.line)
-        out.writelines(found.rest)
-        out.write(b"\n")
-        out.flush()
-        del found
+def encode(value: object) -> bytes:
+    """Return a value as JSON."""
+    try:
+        return orjson.dumps(value)
+    except TypeError:  # an integer of more than 64 bits, half a surrogate pair
+        return json.dumps(value).encode()
 
 
-def run(job: Job, out: BinaryIO) -> None:
-    """Write what the job asks for."""
-    before = Cursor.parse(job.before) if job.before else None
-    reader = LogReader(Path(job.directory), job.filter, before)
-    if job.kind == "page":
-        write_page(reader, job.limit or 1, out)
-    elif job.kind == "lines":
-        write_lines(reader, job.limit, out)
-    elif job.kind == "entry":
-        write_lines(reader, 1, out)
-    else:
+class Writer:
+    """Writes what is found, as one kind of response."""
+
+    def __init__(self, job: Job, out: BinaryIO) -> None:
+        before = Cursor.parse(job.before) if job.before else None
+        self.reader = LogReader(Path(job.directory), job.filter, before)
+        self.job = job
+        self.out = out
+
+    def find(self, limit: int | None) -> Iterator[FoundEntry]:
+        """Yield what is found, newest first."""
+        return islice(self.reader.find(yield_to_others), limit)
+
+    def encode(self, found: FoundEntry) -> bytes | memoryview:
+        """Return the line of an entry, or what is wanted of it."""
+        if self.job.fields is None:
+            return found.line
+        return encode(select_fields(found.entry, self.job.fields, self.job.filter.terms))
+
+    def write_page(self) -> None:
+        """Write some entries, and the cursor to those before them, as one JSON object.
+
+        How many match in all is known once the whole log has been read.
+        """
+        limit = self.job.limit or 1
+        self.out.write(b'{"entries":[')
+        cursor, count = None, 0
+        for found in self.find(limit):
+            self.out.write(b"," if count else b"")
+            self.out.write(self.encode(found))
+            count += 1
+            is_last = found.offset == 0 and found.day == self.reader.days[-1]
+            cursor = str(Cursor.of(found)) if count == limit and not is_last else None
+            del found
+        total = None if cursor or self.job.before else count
+        self.out.write(b'],"next":%b,"count":%b}' % (encode(cursor), encode(total)))
+
+    def write_lines(self) -> None:
+        """Write entries, a line each, as soon as one is found."""
+        for found in self.find(1 if self.job.kind == "entry" else self.job.limit):
+            self.out.write(self.encode(found))
+            self.out.writelines(found.rest)
+            self.out.write(b"\n")
+            self.out.flush()
+            del found
+
+    def write_messages(self) -> None:
+        """Write the complete answers as chat data, a line each."""
+        from log.chat_data import make_messages  # as below
+
+        for found in self.find(self.job.limit):
+            if messages := make_messages(found.entry):
+                self.out.write(encode({"messages": messages}) + b"\n")
+                self.out.flush()
+            del found
+
+    def write_csv(self) -> None:
+        """Write a table (RFC 4180): scalars as they are, the rest as JSON."""
+        fields = self.job.fields or [field.name for field in dataclasses.fields(LogEntry)]
+        table = io.StringIO()
+        rows = csv.writer(table)
+        rows.writerow(fields)
+        for found in self.find(self.job.limit):
+            selected = select_fields(found.entry, fields, self.job.filter.terms)
+            rows.writerow(map(to_cell, selected.values()))
+            self.out.write(table.getvalue().encode(errors="replace"))
+            self.out.flush()
+            table.seek(0)
+            table.truncate()
+            del found
+        self.out.write(table.getvalue().encode())
+
+    def write_count(self) -> None:
+        """Write how many entries match, with how far the count is before it is whole."""
+        count = 0
+        progress = Progress(self.reader.size(), self.out)
+
+        def report(bytes_read: int) -> None:
+            yield_to_others(bytes_read)
+            progress.report(bytes_read, count=count)
+
+        for found in self.reader.find(report):
+            count += 1
+            del found
+        self.out.write(encode({"count": count}) + b"\n")
+
+    def write_figures(self) -> None:
+        """Write figures, with how far they are before they are whole."""
         from log.figures import write_figures  # its imports take as long as finding a page
 
-        write_figures(reader, out, yield_to_others)
+        write_figures(self.reader, self.out, yield_to_others)
+
+
+WRITE: dict[Kind, Callable[[Writer], None]] = {
+    "page": Writer.write_page,
+    "lines": Writer.write_lines,
+    "entry": Writer.write_lines,
+    "csv": Writer.write_csv,
+    "messages": Writer.write_messages,
+    "count": Writer.write_count,
+    "figures": Writer.write_figures,
+}
+
+
+def to_cell(value: object) -> object:
+    """Return a value as a cell of a table: nothing for null, JSON for lists and objects."""
+    if value is None or isinstance(value, str):
+        return value
+    return encode(value).decode()
 
 
 def main() -> None:
     """Do the job that the standard input names."""
     out = sys.stdout.buffer
-    job = json.loads(sys.stdin.buffer.readline())
+    named = json.loads(sys.stdin.buffer.readline())
+    job = Job(**named | {"filter": Filter(**named["filter"])})
     try:
-        run(Job(**job | {"filter": Filter(**job["filter"])}), out)
+        WRITE[job.kind](Writer(job, out))
         out.flush()
     except BrokenPipeError:
         os._exit(1)  # the interpreter would try to flush once more

@@ -38,7 +38,7 @@ class Turn:
     tool_call_id: str | None = None
     """Which call a tool's result belongs to."""
     media: list[dict[str, Any]] = field(default_factory=list)
-    """Its parts that are no text, as they were sent: pictures, sound."""
+    """Its parts that are no text, as they were sent; pictures in OpenAI's form."""
 
     @property
     def text(self) -> str:
@@ -120,7 +120,7 @@ def read_message(message: dict[str, Any]) -> Iterator[Turn]:
         turn = replace(turn, role="tool", tool_call_id=as_text(id))
     turn.texts += part_texts(message.get("refusal"))
     for image in message.get("images") or () if isinstance(message.get("images"), list) else ():
-        turn.media.append({"type": "image", "data": image})
+        turn.media.append(picture("image/png", image))
     calls = message.get("tool_calls")
     calls = calls if isinstance(calls, list) else [{"function": message.get("function_call")}]
     for call in calls:
@@ -144,8 +144,16 @@ def read_part(part: dict[str, Any], turn: Turn) -> Iterator[Turn]:
         case _:
             texts = part_texts([part])
             turn.texts += texts
+            source = part.get("source")
+            if isinstance(source, dict) and "data" in source:
+                part = picture(source.get("media_type"), source["data"])
             if not texts and "text" not in part:
                 turn.media.append(part)
+
+
+def picture(media_type: object, data: object) -> dict[str, Any]:
+    """Return a picture as a part of a message, in OpenAI's form."""
+    return {"type": "image_url", "image_url": {"url": f"data:{media_type};base64,{data}"}}
 
 
 def part_texts(content: object) -> list[str]:

@@ -216,8 +216,9 @@ class DocumentedAPI(FastAPI):
             document["components"]["schemas"]["Entry"]["examples"] = [
                 from_json(EXAMPLE_ENTRY.to_line())
             ]
-            figures = document["paths"]["/log/figures"]["get"]["responses"]["200"]["content"]
-            del figures["application/json"]  # where FastAPI puts a model; it is a line's
+            for path in ("/log/figures", "/log/count"):
+                lines = document["paths"][path]["get"]["responses"]["200"]["content"]
+                del lines["application/json"]  # where FastAPI puts a model; it is a line's
             for operation in chain(*map(dict.values, document["paths"].values())):
                 for response in operation["responses"].values():
                     reference = {"$ref": f"#/components/headers/{REQUEST_ID}"}

@@ -4,24 +4,25 @@ A reading process writes the body of a response, which is sent on as fast as the
 The head is sent with the first byte; a client that leaves ends the process.
 """
 
+import dataclasses
 import re
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, HTTPException, Query
 from fastapi.responses import StreamingResponse
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, WithJsonSchema
 from starlette.types import Send
 
-from formats import NewlineDelimitedJson, negotiate
+from formats import NewlineDelimitedJson, prefer
 from log.entry import LogEntry, Status, format_timestamp
 from log.filter import Filter
 from log.processes import ReadingProcessError, TooManyReadersError
 from log.reader import CURSOR, MAX_CURSOR
-from log.worker import Job
+from log.worker import Job, Kind
 from web.docs import ERRORS, EXAMPLE_ENTRY, describe_error, describe_errors
 from web.keys import LOG_KEY_MISSING, check_log_key
 from web.state import Request
@@ -30,6 +31,14 @@ PAGE_LENGTH = 50
 RESPONSE_HEADERS = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
 ONE_DAY = timedelta(days=1)
 JSON_LINES = NewlineDelimitedJson.media_types
+KINDS: dict[str, Kind] = {
+    "application/json": "page",
+    "text/csv": "csv",
+    **dict.fromkeys(JSON_LINES, "lines"),
+}
+"""What is sent of the entries, by the media type."""
+
+CHAT_PROFILE = re.compile(r';\s*profile\s*=\s*"?messages\b', re.IGNORECASE)
 ENTRY_NOT_FOUND = "the log has no entry with this id"
 LOG_UNREADABLE = "the log cannot be read now; see MiniVault's own output for the reason"
 
@@ -149,9 +158,34 @@ class FilterQuery(PeriodQuery):
         return Filter(self.q, exact, parts, self.since, self.until)
 
 
-class LogQuery(FilterQuery):
-    """Which entries are wanted, and how many."""
+FIELDS = (*(field.name for field in dataclasses.fields(LogEntry)), "preview")
 
+
+def split_names(text: str) -> list[str]:
+    """Return the names in a list of them, separated by commas; none twice."""
+    return list(dict.fromkeys(re.split(", ?", text))) if text else []
+
+
+def check_fields(text: str) -> str:
+    """Return the list of keys; raise ValueError if an entry does not have one of them."""
+    if unknown := [name for name in split_names(text) if name not in FIELDS]:
+        raise ValueError(f"Input should be keys of an entry, or preview; {unknown[0]!r} is unknown")
+    return text
+
+
+KEY = f"({'|'.join(FIELDS)})"
+KEYS = WithJsonSchema({"type": "string", "pattern": f"^({KEY}(, ?{KEY})*)?$"})
+
+
+class LogQuery(FilterQuery):
+    """Which entries are wanted, how many, and what of them."""
+
+    fields: Annotated[str, AfterValidator(check_fields), KEYS] | None = Field(
+        None,
+        description="the keys that are wanted, separated by commas; `preview` is the beginning of "
+        "the prompt and of the answer, and the place where `q` matched",
+        examples=["id,finished_at,model,preview"],
+    )
     limit: int | None = Field(None, ge=1, le=1000, description="50, or all as JSON lines")
     before: str | None = Field(
         None, pattern=CURSOR, max_length=MAX_CURSOR, description="`next` of the page before"
@@ -180,11 +214,22 @@ class Entry(LogEntry):
 class LogPage(BaseModel):
     """Entries, newest first."""
 
-    entries: list[Entry]
+    entries: list[Entry | dict[str, Any]] = Field(
+        description="whole entries, or objects with the `fields` that were asked for"
+    )
+    count: int | None = Field(
+        description="how many entries match in all, if the whole log has been read to its end"
+    )
     next: str | None = Field(
         description="the `before` of the next page, if there is one",
         examples=[f"2026-11-24.8.{EXAMPLE_ENTRY.finished_at}~{EXAMPLE_ENTRY.id}"],
     )
+
+
+class Count(BaseModel):
+    """The last line of the response; those before it have `progress`, and the count so far."""
+
+    count: int
 
 
 class Percentiles(BaseModel):
@@ -244,6 +289,8 @@ class Figures(BaseModel):
 
 
 LINES = {"schema": {"type": "string"}, "example": EXAMPLE_ENTRY.to_line().decode()}
+TABLE = {"schema": {"type": "string"}, "example": "id,model\r\n3f0c9a52,tinyllama\r\n"}
+COUNT = {"schema": {"$ref": "#/components/schemas/Count"}, "example": {"count": 0}}
 FIGURES = {
     "schema": {"$ref": "#/components/schemas/Figures"},
     "example": {
@@ -266,30 +313,57 @@ router = APIRouter(
 
 def start_job(
     request: Request,
-    kind: Literal["page", "lines", "entry", "figures"],
+    kind: Kind,
     filter: Filter,
     limit: int | None = None,
     before: str | None = None,
+    fields: list[str] | None = None,
 ) -> AsyncGenerator[bytes, None]:
     """Return what a reading process will find."""
     directory = str(request.state["settings"].log_dir)
-    return request.state["reading_processes"].read(Job(kind, directory, filter, limit, before))
+    job = Job(kind, directory, filter, limit, before, fields)
+    return request.state["reading_processes"].read(job)
 
 
 @router.get(
     "/log",
     response_class=StreamingResponse,
-    responses={200: {"model": LogPage, "content": dict.fromkeys(JSON_LINES, LINES)}},
+    responses={
+        200: {
+            "model": LogPage,
+            "content": dict.fromkeys(JSON_LINES, LINES) | {"text/csv": TABLE},
+        }
+    },
 )
 async def find_entries(request: Request, query: Annotated[LogQuery, Query()]) -> StreamingResponse:
-    """Find entries, newest first: a page of them as JSON, or all as JSON lines."""
-    media_type, _ = negotiate(request.headers.get("accept", "*/*"))
-    if media_type in JSON_LINES:
-        found = start_job(request, "lines", query.to_filter(), query.limit, query.before)
-        return FoundResponse(found, media_type)
-    limit = query.limit or PAGE_LENGTH
-    found = start_job(request, "page", query.to_filter(), limit, query.before)
-    return FoundResponse(found, "application/json")
+    """Find entries, newest first: a page of them as JSON, or all as JSON lines or as CSV.
+
+    With `Accept: application/x-ndjson; profile=messages` the complete answers come as chat data,
+    `{"messages": […]}` a line, as tools for fine-tuning and evaluation read it.
+    """
+    accept = request.headers.get("accept", "*/*")
+    media_type = prefer(accept, KINDS, "application/json")
+    kind, limit = KINDS[media_type], query.limit
+    fields = split_names(query.fields) if query.fields else None
+    if kind == "page":
+        limit = limit or PAGE_LENGTH
+    elif kind == "lines" and CHAT_PROFILE.search(accept):
+        kind = "messages"
+    found = start_job(request, kind, query.to_filter(), limit, query.before, fields)
+    return FoundResponse(found, media_type)
+
+
+@router.get(
+    "/log/count",
+    response_class=StreamingResponse,
+    responses={200: {"model": Count, "content": {JSON_LINES[0]: COUNT}}},
+)
+async def count_entries(
+    request: Request, query: Annotated[FilterQuery, Query()]
+) -> StreamingResponse:
+    """Count entries: JSON lines, the count so far before the one of all."""
+    found = start_job(request, "count", query.to_filter())
+    return FoundResponse(found, JSON_LINES[0])
 
 
 @router.get(

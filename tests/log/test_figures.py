@@ -126,7 +126,7 @@ def test_merged_percentiles_are_those_of_all_values() -> None:
 
 def test_figures_that_last_say_how_far_they_are(tmp_path: Path) -> None:
     write(tmp_path, *(entry(str(number), prompt="x" * BLOCK) for number in range(20)))
-    code = "import log.figures, log.worker; log.figures.PROGRESS_SECONDS = 0; log.worker.main()"
+    code = "import log.progress, log.worker; log.progress.PROGRESS_SECONDS = 0; log.worker.main()"
     with reading(tmp_path, "figures", [sys.executable, "-c", code]) as process:
         *progress, last = map(json.loads, read_to_end(process).splitlines())
     shares = [line["progress"] for line in progress]

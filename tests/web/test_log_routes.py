@@ -1,5 +1,8 @@
 """The log over HTTP: what may be asked, and what becomes of the processes that read it."""
 
+import csv
+import dataclasses
+import io
 import json
 import os
 import re
@@ -16,6 +19,7 @@ import httpx
 import pytest
 
 from log import processes
+from log.entry import LogEntry
 from tests.conftest import DEADLINE, Serve, Service, eventually
 from tests.processes import GRACE, SERVE, Process, children, command_line, process
 from tests.log.test_reader import DAY, entry, write
@@ -334,3 +338,223 @@ def test_a_process_that_dies_midway_leaves_the_answer_unfinished(service: Servic
             os.kill(eventually(readers)[0], signal.SIGKILL)
             for _ in chunks:
                 pass
+
+
+# what is sent of the entries
+
+
+def test_only_the_fields_that_are_asked_for_are_sent(service: Service) -> None:
+    picture = "A" * 1_000_000
+    write(service.log_dir, entry("a", request={"images": [picture]}), entry("b", n=2**70))
+    fields = {"fields": "model, id,preview,tools,id"}
+    page = service.client.get("/log", params=fields)
+    assert page.headers["content-type"] == "application/json" and len(page.content) < 1000
+    preview = {"prompt": "Why?", "response": "Because.", "match": None}
+    wanted = {"model": "tinyllama", "id": "b", "preview": preview, "tools": None}
+    assert page.json()["entries"] == [wanted, wanted | {"id": "a"}]
+    assert list(page.json()["entries"][0]) == ["model", "id", "preview", "tools"]
+    lines = service.client.get("/log", params=fields, headers=JSON_LINES)
+    assert [json.loads(line) for line in lines.text.splitlines()] == page.json()["entries"]
+    wrong = service.client.get("/log", params={"fields": "id,promt"})
+    assert wrong.status_code == 422 and "'promt' is unknown" in wrong.text
+
+
+MATCHES: dict[str, tuple[str, dict[str, Any], tuple[str, str, str, str]]] = {
+    "in the prompt": (
+        "sky",
+        {"prompt": "Why is the SKY blue?"},
+        ("prompt", "Why is the ", "SKY", " blue?"),
+    ),
+    "in the answer": ("because", {}, ("response", "", "Because", ".")),
+    "a ligature": ("strasse", {"prompt": "die Straße."}, ("prompt", "die ", "Straße", ".")),
+    "composed": ("caf\u00e9", {"prompt": "a cafe\u0301!"}, ("prompt", "a ", "cafe\u0301", "!")),
+    "far in": (
+        "needle",
+        {"prompt": "é" * 5000 + "x needle" + "y" * 100},
+        ("prompt", "é" * 58 + "x ", "needle", "y" * 60),
+    ),
+    "escaped": (
+        "zeile",
+        {"tool_calls": [{"arguments": '{"a":"\\u005aeile\\n2"}'}]},
+        ("tool_calls", '{"a":"', "Zeile", '\n2"}'),
+    ),
+    "over a border": (
+        '"two words"',
+        {"response": "ü" * 4090 + "two words here"},
+        ("response", "ü" * 60, "two words", " here"),
+    ),
+    "the second word": ("nowhere? why", {"system": "nowhere?"}, ("prompt", "", "Why", "?")),
+}
+
+
+@pytest.mark.parametrize("name", MATCHES)
+def test_a_preview_has_the_place_of_the_match(service: Service, name: str) -> None:
+    q, changes, expected = MATCHES[name]
+    write(service.log_dir, entry("a", **changes))
+    params = {"fields": "preview", "q": q}
+    (found,) = service.client.get("/log", params=params).json()["entries"]
+    match = found["preview"]["match"]
+    assert tuple(match[key] for key in ("key", "before", "text", "after")) == expected
+    assert len(found["preview"]["prompt"]) <= 200
+
+
+def test_how_many_match_is_counted(service: Service) -> None:
+    write(service.log_dir, *(entry(str(n), status=("ok", "error")[n % 2]) for n in range(120)))
+    assert service.client.get("/log").json()["count"] is None, "there are more"
+    assert service.client.get("/log?limit=120").json()["count"] == 120
+    assert service.client.get("/log?status=error&limit=100").json()["count"] == 60
+    page = service.client.get("/log?limit=100").json()
+    assert service.client.get("/log", params={"before": page["next"]}).json()["count"] is None
+    counted = service.client.get("/log/count", params={"status": "error", "q": "why"})
+    assert counted.headers["content-type"] == "application/x-ndjson"
+    assert json.loads(counted.text.splitlines()[-1]) == {"count": 60}
+
+
+def test_a_count_says_how_far_it_is(service: Service, monkeypatch: pytest.MonkeyPatch) -> None:
+    code = "import log.progress, log.worker; log.progress.PROGRESS_SECONDS = 0; log.worker.main()"
+    monkeypatch.setattr(processes, "COMMAND", [sys.executable, "-c", code])
+    write(service.log_dir, *(entry(str(n), prompt="x" * 100_000) for n in range(30)))
+    lines = [json.loads(line) for line in service.client.get("/log/count").text.splitlines()]
+    assert len(lines) > 3 and lines[-1] == {"count": 30}
+    assert all(0 < line["progress"] <= 1 and 0 <= line["count"] <= 30 for line in lines[:-1])
+    counts = [line["count"] for line in lines]
+    assert counts == sorted(counts) and counts[0] < 30
+
+
+def test_the_entries_as_a_table(service: Service) -> None:
+    odd = 'say "hi",\nor\r\n\ud83d'
+    write(service.log_dir, entry("a", prompt=odd, options={"seed": 1}, streamed=True, ttft_ms=0.5))
+    write(service.log_dir, entry("b", system="", tools=["x"], odd="none of ours"))
+    answer = service.client.get("/log", headers={"Accept": "text/csv"})
+    assert answer.headers["content-type"] == "text/csv; charset=utf-8"
+    second, first = csv.DictReader(io.StringIO(answer.text, newline=""))
+    assert [*first] == [field.name for field in dataclasses.fields(LogEntry)]
+    assert first["prompt"] == 'say "hi",\nor\r\n?'
+    assert first["options"] == '{"seed":1}' and second["tools"] == '["x"]'
+    assert (first["streamed"], first["ttft_ms"], first["system"]) == ("true", "0.5", "")
+    few = service.client.get(
+        "/log?fields=id,model&limit=1&q=why", headers={"Accept": "application/json;q=0.1, text/csv"}
+    )
+    assert few.text == "id,model\r\nb,tinyllama\r\n"
+    none = service.client.get("/log?fields=id&q=zebra", headers={"Accept": "text/csv"})
+    assert none.text == "id\r\n"
+
+
+CHAT_DATA = {"Accept": "application/x-ndjson; profile=messages"}
+CALL = {"id": "c", "name": "f", "arguments": {"x": 1}}
+CALLED = {"id": "c", "type": "function", "function": {"name": "f", "arguments": '{"x": 1}'}}
+ASKED = {"role": "user", "content": "Why?"}
+ANSWERED = {"role": "assistant", "content": "Because."}
+CHATS: dict[str, tuple[dict[str, Any], list[dict[str, Any]]]] = {
+    "a prompt": ({"system": "Be brief."}, [{"role": "system", "content": "Be brief."}, ASKED]),
+    "messages": (
+        {"request": {"Messages": [{"role": "system", "content": "S"}, ASKED]}, "system": "S"},
+        [{"role": "system", "content": "S"}, ASKED],
+    ),
+    "tools": (
+        {
+            "request": {
+                "messages": [
+                    ASKED,
+                    {"role": "assistant", "content": None, "tool_calls": [CALLED]},
+                    {"role": "tool", "tool_call_id": "c", "content": "warm"},
+                ]
+            }
+        },
+        [
+            ASKED,
+            {"role": "assistant", "content": None, "tool_calls": [CALLED]},
+            {"role": "tool", "content": "warm", "tool_call_id": "c"},
+        ],
+    ),
+    "Anthropic's": (
+        {
+            "system": "S",
+            "request": {
+                "system": [{"type": "text", "text": "S"}],
+                "messages": [
+                    ASKED,
+                    {
+                        "role": "assistant",
+                        "content": [
+                            {"type": "thinking", "thinking": "hm"},
+                            {"type": "text", "text": "Let me see."},
+                            {"type": "tool_use", "id": "c", "name": "f", "input": {"x": 1}},
+                        ],
+                    },
+                    {
+                        "role": "user",
+                        "content": [
+                            {"type": "tool_result", "tool_use_id": "c", "content": "warm"},
+                            {"type": "text", "text": "And?"},
+                        ],
+                    },
+                ],
+            },
+        },
+        [
+            {"role": "system", "content": "S"},
+            ASKED,
+            {"role": "assistant", "content": "Let me see.", "tool_calls": [CALLED]},
+            {"role": "tool", "content": "warm", "tool_call_id": "c"},
+            {"role": "user", "content": "And?"},
+        ],
+    ),
+    "items": (
+        {
+            "request": {
+                "input": [
+                    {"type": "message", **ASKED},
+                    {"type": "reasoning", "summary": []},
+                    {"type": "function_call", "call_id": "c", "name": "f", "arguments": '{"x": 1}'},
+                    {"type": "function_call_output", "call_id": "c", "output": "warm"},
+                ]
+            }
+        },
+        [
+            ASKED,
+            {"role": "assistant", "content": None, "tool_calls": [CALLED]},
+            {"role": "tool", "content": "warm", "tool_call_id": "c"},
+        ],
+    ),
+    "a picture": (
+        {"request": {"messages": [{**ASKED, "images": ["AAAA"]}]}},
+        [
+            {
+                "role": "user",
+                "content": [
+                    {"type": "text", "text": "Why?"},
+                    {"type": "image_url", "image_url": {"url": "data:image/png;base64,AAAA"}},
+                ],
+            }
+        ],
+    ),
+}
+
+
+@pytest.mark.parametrize("name", CHATS)
+def test_the_entries_as_chat_data(service: Service, name: str) -> None:
+    changes, messages = CHATS[name]
+    write(service.log_dir, entry("a", **changes), entry("b", status="error"))
+    write(service.log_dir, entry("c", response="", finish_reason="load"))
+    answer = service.client.get("/log", headers=CHAT_DATA)
+    assert answer.headers["content-type"] == "application/x-ndjson"
+    assert json.loads(answer.text) == {"messages": [*messages, ANSWERED]}
+
+
+def test_a_tool_call_is_an_answer_in_chat_data(service: Service) -> None:
+    write(service.log_dir, entry("a", response="", tool_calls=[CALL]))
+    answer = service.client.get("/log", headers=CHAT_DATA).json()
+    assert answer["messages"][-1] == {"role": "assistant", "content": None, "tool_calls": [CALLED]}
+
+
+@pytest.mark.parametrize("accept", ["text/csv", CHAT_DATA["Accept"]])
+def test_a_table_and_chat_data_are_sent_as_they_are_found(service: Service, accept: str) -> None:
+    write(service.log_dir, entry("a"))
+    endless_day = service.log_dir / "2026-11-20.jsonl"
+    endless_day.touch()
+    os.truncate(endless_day, 1 << 40)
+    with service.client.stream("GET", "/log", headers={"Accept": accept}) as answer:
+        first = next(answer.iter_text())
+        assert "Because." in first
+    eventually(lambda: not readers())
