@@ -22,6 +22,7 @@ import base64
 import math
 import re
 import secrets
+import time
 import zlib
 from abc import ABC, abstractmethod
 from collections.abc import AsyncGenerator, AsyncIterator, Iterator
@@ -48,6 +49,8 @@ from upstream.transport import UNREACHABLE, Transport, clear_tracebacks, describ
 
 MAX_ERROR_BYTES = 4096
 MAX_LIST_BYTES = 2**20
+LOOK_SECONDS = 1.0
+"""How long a look whether the server runs is remembered."""
 
 
 class LLMServiceError(Exception):
@@ -118,6 +121,9 @@ class LLMService(ABC):
     async def check(self) -> None:
         """Raise `LLMServiceError` if the service could not answer a prompt now."""
 
+    async def check_running(self) -> None:
+        """Raise `LLMServiceError` if the service did not answer at all a second ago, or now."""
+
 
 class StubbedLLMService(LLMService):
     """Canned answers, word by word; the same prompt always gets the same one."""
@@ -175,6 +181,8 @@ class HTTPService(LLMService):
         self.via = f"1.1 minivault-{secrets.token_hex(4)}"
         """The `Via` of every request, by which one that returns is recognized (RFC 9110 §7.6.3)."""
         self._settings = settings
+        self._looked = -math.inf
+        self._failure: LLMServiceError | None = None
         url = httpx.URL(base_url)
         self.url = url.copy_with(userinfo=b"")
         self._url_of = lru_cache(32)(self._parse_target)
@@ -287,6 +295,19 @@ class HTTPService(LLMService):
             raise self._unreachable_error(reason) from None
         if canonical_name(self.model) not in map(canonical_name, names):
             raise DefaultModelNotFoundError(self._missing_model(self.model))
+
+    async def check_running(self) -> None:
+        if time.monotonic() > self._looked + LOOK_SECONDS:
+            failure = None
+            try:
+                await self.check()
+            except DefaultModelNotFoundError:
+                pass
+            except LLMServiceError as exc:
+                failure = exc
+            self._looked, self._failure = time.monotonic(), failure
+        if self._failure:
+            raise type(self._failure)(str(self._failure))
 
     def _read_error(self, status: int, body: bytes, requested: str | None) -> LLMServiceError:
         """Return the error for an answer whose status is not 200."""

@@ -6,6 +6,7 @@ Pure ASGI: `BaseHTTPMiddleware` would hide disconnects and copy every stream.
 import asyncio
 import ipaddress
 import re
+import socket
 from collections.abc import Mapping, Set
 from functools import partial
 from urllib.parse import unquote
@@ -23,6 +24,9 @@ from protocols.registry import error_body
 REQUEST_ID = "X-Request-ID"
 RETRY_AFTER_SECONDS = 5
 ABSOLUTE_FORM = re.compile(rb"https?://([^/]*)(.*)", re.IGNORECASE | re.DOTALL)
+LOCAL_SUFFIXES = (".localhost", ".local", ".internal")
+"""What no public name ends with (RFC 6761, RFC 6762, ICANN's resolution 2024.07.29.06)."""
+
 HOST = re.compile(r"(?:\[([0-9a-f:.]+)]|([^:@/\[\]\s]+))(?::\d*)?", re.IGNORECASE)
 
 
@@ -113,15 +117,16 @@ async def send_and_close(send: Send, message: Message) -> None:
 
 
 class HostMiddleware:
-    """Refuses a `Host` with an unknown name, which is what DNS rebinding needs.
+    """Refuses a `Host` with a name that can be somebody else's, which is what DNS rebinding needs.
 
     A page whose own name leads to 127.0.0.1 cannot make a browser send an IP literal, so any
-    literal is allowed, as in Ollama (CVE-2024-28224).
+    literal is allowed (CVE-2024-28224). Names that only this machine or this network resolves are
+    those of Ollama (`allowedHost` in its `server/routes.go`).
     """
 
     def __init__(self, app: ASGIApp, allowed_hosts: Set[str]) -> None:
         self.app = app
-        self.allowed_hosts = allowed_hosts | {"localhost"}
+        self.allowed_hosts = allowed_hosts | {"localhost", socket.gethostname().lower()}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         host = Headers(scope=scope).get("host", "") if scope["type"] == "http" else "localhost"
@@ -139,7 +144,8 @@ class HostMiddleware:
         if not match:
             return False
         literal, name = match.groups()
-        if name and name.lower() in self.allowed_hosts:
+        name = (name or "").lower().removesuffix(".")
+        if name in self.allowed_hosts or name.endswith(LOCAL_SUFFIXES):
             return True
         try:
             ipaddress.ip_address(literal or name)

@@ -9,9 +9,12 @@ import os
 from pathlib import Path
 from typing import Any
 
-from fastapi import APIRouter, Request, Response
+from fastapi import APIRouter, HTTPException, Response
 from fastapi.responses import PlainTextResponse
 from fastapi.staticfiles import StaticFiles
+
+from llm_services import LLMServiceError
+from web.state import Request
 
 PAGE_HEADERS = {
     "Content-Security-Policy": (
@@ -43,7 +46,15 @@ router = APIRouter()
 
 @router.api_route("/", methods=["GET", "HEAD"], include_in_schema=False)
 async def index(request: Request) -> Response:
-    """Return the page to a browser, and to all others what Ollama answers there."""
+    """Return the page to a browser, and to all others what Ollama answers there while it runs."""
     if "text/html" in request.headers.get("accept", ""):
         return await page_files.get_response("index.html", request.scope)
-    return PlainTextResponse("Ollama is running", headers={"Vary": "Accept"})
+    service = request.state["service"]
+    try:
+        await service.check_running()
+    except LLMServiceError as exc:
+        raise HTTPException(503, str(exc), {"Vary": "Accept"}) from None
+    text = (
+        "Ollama is running" if service.is_ollama else f"MiniVault is running with {service.source}"
+    )
+    return PlainTextResponse(text, headers={"Vary": "Accept"})

@@ -11,9 +11,10 @@ import pytest
 from axe_playwright_python.sync_playwright import Axe  # type: ignore[import-untyped]
 from playwright.sync_api import Browser, Page, expect
 
+import llm_services
 from tests.browser import innocent_page
 from tests.conftest import DEADLINE, Serve, Way, eventually
-from tests.ollama_stand_in import tokens
+from tests.ollama_stand_in import OllamaStandIn, tokens
 from tests.page.conftest import Opened, ago, entry, needs_browser
 
 DESK = {"width": 1280, "height": 800}
@@ -23,8 +24,10 @@ PHONE = {"width": 390, "height": 844}
 # What comes without a browser
 
 
-def test_a_browser_gets_the_page_and_everybody_else_ollamas_words(serve: Serve) -> None:
-    client = serve().client
+def test_a_browser_gets_the_page_and_everybody_else_ollamas_words(
+    serve: Serve, ollama: OllamaStandIn
+) -> None:
+    client = serve(llm_service="ollama", ollama_base_url=ollama.url).client
     accepted = "text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8"
     for accept, words in (("*/*", "Ollama is running"), (accepted, "<!doctype html>")):
         answer = client.get("/", headers={"Accept": accept})
@@ -34,6 +37,34 @@ def test_a_browser_gets_the_page_and_everybody_else_ollamas_words(serve: Serve) 
         assert (head.status_code, head.content) == (200, b"")
         assert head.headers["content-length"] == answer.headers["content-length"]
     assert client.get("/").headers["content-type"] == "text/plain; charset=utf-8"
+
+
+def test_that_ollama_runs_is_said_only_while_it_does(
+    serve: Serve, ollama: OllamaStandIn, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(llm_services, "LOOK_SECONDS", 0)
+    client = serve(llm_service="ollama", ollama_base_url=ollama.url, ollama_model="nope").client
+    assert client.get("/").text == "Ollama is running", "also without the default model"
+    with OllamaStandIn() as gone:
+        pass
+    away = serve(llm_service="ollama", ollama_base_url=gone.url).client
+    answer = away.get("/")
+    assert answer.status_code == 503 and "retry-after" in answer.headers
+    assert f"Ollama is unreachable at {gone.url}" in answer.json()["detail"]
+    assert away.get("/", headers={"Accept": "text/html"}).status_code == 200
+    assert away.head("/").status_code == 503
+    off = serve(llm_service="ollama", ollama_base_url=ollama.url, gateway=False).client
+    assert off.get("/").text == "Ollama is running"
+    assert serve().client.get("/").text == "MiniVault is running with the stub"
+
+
+def test_a_look_for_ollama_is_remembered(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(llm_services, "LOOK_SECONDS", DEADLINE)
+    with OllamaStandIn() as ollama:
+        client = serve(llm_service="ollama", ollama_base_url=ollama.url).client
+        assert client.get("/").status_code == 200
+    assert client.get("/ready").status_code == 503
+    assert client.get("/").status_code == 200
 
 
 def test_all_of_the_page_has_headers_that_keep_it_to_itself(serve: Serve) -> None:

@@ -1,6 +1,7 @@
 """Who may ask, and how much at a time: the key, the Host header, the limit of generations."""
 
 import json
+import socket
 import threading
 from typing import Any
 
@@ -63,8 +64,10 @@ def test_key_is_in_no_log_no_error_and_no_repr(
 
 
 ALLOWED = ["localhost", "LOCALHOST:8000", "127.0.0.1", "127.0.0.1:1", "10.1.2.3", "[::1]:8000"]
-ALLOWED += ["[2001:DB8::1]", "vault.lan", "Vault.LAN:443"]
+ALLOWED += ["[2001:DB8::1]", "vault.lan", "Vault.LAN:443", "vault.lan.", "localhost.:8000"]
+ALLOWED += [socket.gethostname(), "a.b.localhost", "pi.local:8000", "host.docker.internal:8000"]
 REFUSED = ["evil.example", "localhost.evil.example", "evil.example:8000", "", "[::1", "[evil]"]
+REFUSED += ["local", "internal", ".", "evil.internal.example", "evil.localhost..", "mylocalhost"]
 REFUSED += ["localhost:port", "evil@localhost", "vault.lan.evil.example", "127.0.0.1.evil.example"]
 
 
