@@ -56,7 +56,7 @@ from recorder import Recorder, Recording, TooManyRequestsError
 from settings import Settings, load_settings
 from telemetry import metrics
 from telemetry.output import prepare_loggers
-from web import docs, log_routes, page
+from web import docs, live_routes, log_routes, page
 from web.client import ClientMiddleware
 from web.keys import get_log_key
 from web.middleware import (
@@ -341,6 +341,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         router = create_router(settings)
         app.include_router(router, max_body_size=settings.max_body_bytes)
     app.include_router(probes)
+    app.include_router(live_routes.router)  # before the route that takes any id
     app.include_router(log_routes.router)
     app.include_router(docs.router)
     app.mount("/docs", docs.swagger_files)
