@@ -11,6 +11,11 @@ import signal
 
 import sys
 
+if __name__ in ("__main__", "__mp_main__"):
+    # After a second signal uvicorn raises SIGTERM at once, before the entries are written; under
+    # the default handler that would be the end. (The other name is that of a worker.)
+    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit())
+
 if __name__ == "__main__":
     # Ctrl-C during the imports ends the process without a traceback
     signal.signal(signal.SIGINT, signal.SIG_DFL)
@@ -313,7 +318,7 @@ async def lifespan(app: FastAPI) -> AsyncIterator[ProcessState]:
                 status_of=status_of,
             )
         except asyncio.CancelledError:
-            pass  # a second Ctrl-C cancels this too; what follows is done all the same
+            pass  # a second signal cancels this too; what follows is done all the same
         finally:
             await recorder.wait_until_idle()
             metrics.forget_ended_workers(this_one=True)
