@@ -369,8 +369,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     )
     if "*" not in settings.allowed_hosts:
         app.add_middleware(HostMiddleware, allowed_hosts=settings.allowed_hosts)
-    if settings.gateway:
-        app.add_middleware(CORSMiddleware, origins=sorted(settings.ollama_origins))
+    app.add_middleware(CORSMiddleware, origins=sorted(settings.ollama_origins))
     app.add_middleware(ClientMiddleware, timeout=settings.client_timeout)
     app.add_middleware(MessageMiddleware)
     app.add_middleware(RequestIDMiddleware)

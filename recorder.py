@@ -37,8 +37,6 @@ class ToolCall:
     id: str | None = None
     name: str | None = None
     arguments: list[str | dict[str, Any]] = field(default_factory=list)
-    is_complete: bool = False
-    """Whether the first piece of the arguments was all of them."""
     result: Any = None
 
     def add(self, delta: ToolCallDelta) -> None:
@@ -47,8 +45,6 @@ class ToolCall:
         self.name = delta.name or self.name
         if delta.arguments:
             self.arguments.append(delta.arguments)
-            is_first = len(self.arguments) == 1
-            self.is_complete = is_first and isinstance(self._join_arguments(), dict)
         if delta.result is not None:
             self.result = delta.result
 
@@ -56,14 +52,20 @@ class ToolCall:
         """Return whether a piece under the same key belongs to this call, and not to a new one.
 
         Some servers send every call under the index 0, or without an index: a new id or name, or
-        the same name after arguments that came as a whole, begins a new call
+        the same name once the arguments are whole, begins a new call
         (https://github.com/ollama/ollama/issues/15457).
         """
-        if delta.id and self.id:
-            return delta.id == self.id
+        if delta.begins or delta.id and self.id and delta.id != self.id:
+            return False
         if not delta.name or not self.name:
             return True
-        return delta.name == self.name and not self.is_complete
+        return delta.name == self.name and not self._has_arguments()
+
+    def _has_arguments(self) -> bool:
+        """Return whether all arguments have arrived, as far as that can be told."""
+        if not self.arguments or not str(self.arguments[-1]).rstrip().endswith("}"):
+            return False
+        return isinstance(self._join_arguments(), dict)
 
     def _join_arguments(self) -> Any:
         """Return the arguments as an object, as text if that would not say all of it."""
@@ -86,17 +88,19 @@ class ToolCalls:
     def __init__(self) -> None:
         self._calls: list[ToolCall] = []
         self._by_key: dict[object, ToolCall] = {}
-        self._by_id: dict[str, ToolCall] = {}
 
     def add(self, delta: ToolCallDelta) -> None:
         """Add a piece to its call."""
-        call = self._by_id.get(delta.id or "") or self._by_key.get(delta.key)
-        if call is None or not call.is_continued_by(delta):
+        call = self._by_key.get(delta.key)
+        if delta.result is not None:  # it stands behind the call, which it names by its id
+            call = next((each for each in self._calls if each.id == delta.id), None)
+        elif call and not call.is_continued_by(delta):
+            call = None
+        if call is None:
             call = ToolCall()
             self._calls.append(call)
-        self._by_key[delta.key] = call
-        if delta.id:
-            self._by_id[delta.id] = call
+        if delta.result is None:
+            self._by_key[delta.key] = call
         call.add(delta)
 
     def collect(self) -> list[dict[str, Any]] | None:

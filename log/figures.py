@@ -32,6 +32,9 @@ MAX_MODELS = 50
 COUNTED_MODELS = 200
 """How many models are counted apart; the newest ones."""
 MAX_DAYS = 400
+MAX_VALUE = 1e15
+FIRST_SECOND, LAST_SECOND = -62_135_510_400, 253_402_214_400
+"""Of the days between which a clock in any zone shows a year from 1 to 9999."""
 OTHER = "other"
 PROGRAM = re.compile(r"[^\s/]+(/[A-Za-z][^\s/]*)?")
 NAME_LENGTH = 200
@@ -58,8 +61,8 @@ class Percentiles:
         self._count = 0
 
     def add(self, value: object) -> None:
-        """Add a value; what is no number is ignored."""
-        if not isinstance(value, int | float):
+        """Add a value; what is no number, or none that can be true, is ignored."""
+        if not isinstance(value, int | float) or not abs(value) < MAX_VALUE:
             return
         self._count += 1
         if self._count <= SAMPLE:
@@ -323,7 +326,7 @@ def select_row(entry: dict[str, Any]) -> dict[str, Any]:
 
 def to_count(value: object) -> int:
     """Return a number of tokens, 0 where it is none."""
-    return int(value) if is_number(value) else 0
+    return int(value) if is_number(value) and 0 <= value < MAX_VALUE else 0
 
 
 def find_program(user_agent: object) -> str | None:
@@ -341,8 +344,8 @@ def to_clock(moment: float, zone: tzinfo) -> float:
 
 def from_clock(shown: int, zone: tzinfo) -> float:
     """Return the moment at which a clock in the zone shows this, the first one if there are two."""
-    clock = datetime.fromtimestamp(shown, UTC).replace(tzinfo=zone)
-    return clock.timestamp()
+    shown = min(max(shown, FIRST_SECOND), LAST_SECOND)
+    return datetime.fromtimestamp(shown, UTC).replace(tzinfo=zone).timestamp()
 
 
 def to_seconds(timestamp: str) -> float:

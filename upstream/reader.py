@@ -16,7 +16,7 @@ from pydantic_core import from_json
 
 from messages import Chunk
 from protocols.base import Json, Protocol, as_dict, error_message
-from protocols.json_reading import parse_exactly, parse_keeping_numbers, parse_leniently
+from protocols.json_reading import LENIENT, parse_exactly, parse_leniently
 
 MAX_EVENT_BYTES = 64 * 2**20
 """The longest line, or whole document, that is read."""
@@ -32,6 +32,8 @@ BEGINNINGS = (b"data:", b"event:", b"id:", b"retry:", BYTE_ORDER_MARK)
 
 MAX_DATA_LINES = 100
 """How many lines of one event are joined."""
+
+ARGUMENTS = re.compile(r'(?<!\\)"(?:arguments|input)"\s*:\s*(?={)')
 
 diagnostics = logging.getLogger("minivault")
 
@@ -68,6 +70,20 @@ def is_object(data: bytes) -> bool:
     with suppress(ValueError):
         return isinstance(from_json(data), dict)
     return False
+
+
+def find_arguments(text: str) -> list[str]:
+    """Return the objects in an event that are the arguments of tool calls, as they are written."""
+    found = []
+    position = 0
+    while match := ARGUMENTS.search(text, position):
+        try:
+            _, position = LENIENT.raw_decode(text, match.end())
+        except (ValueError, RecursionError):
+            break
+        if text[match.end() : position].strip("{} \t\r\n"):  # none count as absent
+            found.append(text[match.end() : position])
+    return found
 
 
 def is_undecided(data: bytes) -> bool:
@@ -286,26 +302,33 @@ class AnswerReader:
         try:
             self._protocol.read_event(event, chunk, streamed=streamed)
             if len(chunk.tool_calls) > calls:
-                self._keep_numbers(data, chunk, calls)
+                self._keep_arguments(data, chunk, calls)
         except Exception:  # a bug of ours must not reach a client who only waits for the bytes
             diagnostics.exception("an event of an answer could not be read")
         if chunk.error or self._status >= 400:
             message = chunk.error or error_message(event.get("error")) or str(event)[:200]
             self._fail(chunk, message)
 
-    def _keep_numbers(self, data: bytes, chunk: Chunk, first: int) -> None:
-        """Read tool calls again if a float cannot hold one of the numbers in their arguments."""
-        if not any(isinstance(call.arguments, dict) for call in chunk.tool_calls[first:]):
+    def _keep_arguments(self, data: bytes, chunk: Chunk, first: int) -> None:
+        """Let the arguments of tool calls be the text that they came as, if an object cannot say
+        all of it."""
+        calls = [
+            call
+            for call in chunk.tool_calls[first:]
+            if isinstance(call.arguments, dict) and call.arguments
+        ]
+        if not calls:
             return
         text = data.decode(errors="replace")
         with suppress(ValueError):
             parse_exactly(text)
             return
-        with suppress(ValueError):
-            again = Chunk()
-            streamed = self.framing is not Framing.DOCUMENT
-            self._protocol.read_event(parse_keeping_numbers(text), again, streamed=streamed)
-            chunk.tool_calls[first:] = again.tool_calls
+        found = find_arguments(text)
+        for call, arguments in zip(calls, found, strict=False) if len(found) == len(calls) else ():
+            try:
+                parse_exactly(arguments)
+            except ValueError:
+                call.arguments = arguments
 
     def _keep_text(self, data: bytes, chunk: Chunk) -> None:
         """Keep what is no event of the protocol as text; a strict reader fails."""
