@@ -15,7 +15,7 @@ import trustme
 from tests.conftest import DEADLINE, eventually, read_log
 from tests.ollama_stand_in import OllamaStandIn, begin, hang, hang_up, like_ollama, tokens
 from tests.processes import GRACE, SERVE, Process, process, starting
-from tests.ways import PATHS, ask, connect, parse, post, read_all, receive, send
+from tests.ways import PATHS, ask, connect, http, parse, post, read_all, receive, send
 
 Connect = Callable[[], ssl.SSLSocket]
 BEGUN = 7  # pieces: some text of every protocol is among them
@@ -191,6 +191,10 @@ def test_behind_a_prefix_all_is_as_without_it(ollama: OllamaStandIn, tmp_path: P
             assert send(service.url, post(path, ask(path, stream=True))).status == 200
         assert [entry["endpoint"] for entry in read_log(service.log_dir)] == paths
         assert [talk.path for talk in ollama.requests] == paths
+        foreign = post(paths[0], ask(paths[0]), "Origin: https://evil.example")
+        assert send(service.url, foreign).status == 403 and len(ollama.requests) == len(paths)
+        preflight = http("OPTIONS", "/generate", b"", "Origin: http://localhost:3000")
+        assert send(service.url, preflight).status == 204
         refused = send(service.url, post("/v1/messages/batches", {}))
         assert refused.status == 404 and json.loads(refused.body)["type"] == "error"
         ollama.answer = begin(BEGUN, end=hang)

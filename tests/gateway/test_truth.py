@@ -100,6 +100,34 @@ def test_keys_of_messages_have_any_case_and_those_of_options_their_own(through: 
     assert entry["prompt"] == "Why?" and entry["options"] == {"Seed": 1}
 
 
+def test_roles_and_the_keys_of_parts_have_any_case(through: Way) -> None:
+    body = {"messages": [{"role": "System", "content": "S"}, {"role": "USER", "content": "Why?"}]}
+    entry = asked(through, "/api/chat", json.dumps(body).encode())
+    assert (entry["prompt"], entry["system"]) == ("Why?", "S")
+    parts = {"messages": [{"role": "user", "content": [{"Type": "text", "Text": "Why?"}]}]}
+    entry = asked(through, MESSAGES, json.dumps(parts).encode())
+    assert entry["prompt"] == "Why?"
+
+
+@pytest.mark.parametrize("size", [0, 3_000_000])
+@pytest.mark.parametrize("odd", [b'"\\ud83d"', b'"\xfc"', b"1" * 5000])
+def test_what_is_odd_elsewhere_hides_no_prompt(through: Way, size: int, odd: bytes) -> None:
+    body = b'{"prompt":"Why?","stream":false,"x":%b,"images":["%b"]}' % (odd, b"A" * size)
+    entry = asked(through, "/api/generate", body)
+    assert (entry["prompt"], entry["streamed"]) == ("Why?", False)
+
+
+def test_an_agents_many_short_turns_are_read(through: Way) -> None:
+    tool = {"type": "function", "function": {"name": "read", "arguments": '{"path": "a"}'}}
+    turn = [
+        {"role": "assistant", "content": None, "tool_calls": [{"id": "c", **tool}]},
+        {"role": "tool", "tool_call_id": "c", "content": "ok"},
+    ]
+    body = {"messages": [{"role": "user", "content": "Why?"}, *turn * 1200]}
+    entry = asked(through, CHAT, json.dumps(body).encode())
+    assert entry["prompt"] == "Why?" and entry["request"] == body
+
+
 # tool calls
 
 A, B = '{"path":"a"}', '{"path":"b"}'
@@ -140,6 +168,53 @@ WAYS_OF_TWO: dict[str, list[list[Body]]] = {
 def test_two_calls_are_two(through: Way, deltas: list[list[Body]]) -> None:
     streamed = events(*(delta(tool_calls=each) for each in deltas))
     assert answered(through, CHAT, streamed)["tool_calls"] == TWO
+
+
+SAME_ID = [
+    {"id": "1", "name": "write", "arguments": {"path": "a"}},
+    {"id": "1", "name": "read", "arguments": {"path": "b"}},
+]
+
+
+def test_two_calls_with_one_id_are_two(through: Way) -> None:
+    first, second = call(0, "1", "write", A), call(1, "1", "read", B)
+    for deltas in ([[first, second]], [[first], [second]], [[first], [{**second, "index": 0}]]):
+        entry = answered(through, CHAT, events(*(delta(tool_calls=each) for each in deltas)))
+        assert entry["tool_calls"] == SAME_ID
+    native = [{"id": each["id"], "function": {**each}} for each in SAME_ID]
+    entry = answered(
+        through, "/api/chat", lines({"message": {"tool_calls": native}}, {"done": True})
+    )
+    assert entry["tool_calls"] == SAME_ID
+    for index in (0, 1):
+        blocks = []
+        for number, each in enumerate(SAME_ID):
+            place = {"index": number * index}
+            use = {"type": "tool_use", "id": "1", "name": each["name"], "input": {}}
+            piece = {"type": "input_json_delta", "partial_json": json.dumps(each["arguments"])}
+            blocks.append({"type": "content_block_start", **place, "content_block": use})
+            blocks.append({"type": "content_block_delta", **place, "delta": piece})
+        entry = answered(through, MESSAGES, events(*blocks, {"type": "message_stop"})[:-1])
+        assert entry["tool_calls"] == SAME_ID
+    items = [
+        {
+            "type": "function_call",
+            "call_id": "1",
+            **each,
+            "arguments": json.dumps(each["arguments"]),
+        }
+        for each in SAME_ID
+    ]
+    whole = json.dumps({"status": "completed", "output": items}).encode()
+    entry = answered(through, RESPONSES, [whole], JSON, stream=False)
+    assert entry["tool_calls"] == SAME_ID
+
+
+def test_calls_of_one_name_in_pieces_are_two_where_the_arguments_are_whole(through: Way) -> None:
+    pieces = [("f", A[:4]), (None, A[4:]), ("f", B[:4]), (None, B[4:])]
+    said = (delta(tool_calls=[call(0, None, *each)]) for each in pieces)
+    entry = answered(through, CHAT, events(*said))
+    assert [each["arguments"] for each in entry["tool_calls"]] == [{"path": "a"}, {"path": "b"}]
 
 
 def test_two_calls_without_ids_are_two_by_their_names_or_as_wholes(through: Way) -> None:

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from gateway.usage import UsageFilter, ask_for_usage
 from tests.conftest import Serve, Way
 from tests.ollama_protocols import PROMPT_TOKENS, RESPONSE_TOKENS
-from tests.ollama_stand_in import OllamaStandIn, begin, cut, like_ollama
+from tests.ollama_stand_in import Conversation, OllamaStandIn, begin, cut, like_ollama
 from tests.ollama_wires import generation
 from tests.ways import USAGE, ask, post, send
 
@@ -38,6 +38,33 @@ def test_tokens_are_counted_and_the_client_does_not_see_it(through: Way, path: s
     assert talk.body["stream_options"] == {"include_usage": True}
     sent = talk.content.decode()  # what the client sent is there as it was
     assert sent.startswith(json.dumps(ask(path, stream=True))[:-1])
+
+
+@EVERY_PATH
+def test_a_stream_with_a_length_is_whole_without_the_usage(through: Way, path: str) -> None:
+    async def answer(talk: Conversation) -> None:
+        body = wire(path, **USAGE)
+        head = f"Content-Type: text/event-stream\r\nContent-Length: {len(body)}\r\n\r\n"
+        await talk.raw(b"HTTP/1.1 200 OK\r\n" + head.encode() + body)
+
+    through.ollama.answer = answer
+    got = send(through.url, post(path, ask(path, stream=True)))
+    assert got.body == wire(path) and got.is_whole
+    assert through.service and through.service.entry()["response_tokens"] == RESPONSE_TOKENS
+
+
+@EVERY_PATH
+def test_lines_may_end_with_a_carriage_return_alone(path: str) -> None:
+    data = wire(path, **USAGE).replace(b"\n", b"\r")
+    usage = UsageFilter()
+    first = usage.feed(data[:300])
+    assert first, "what is whole goes on"
+    assert first + usage.feed(data[300:]) + usage.end() == wire(path).replace(b"\n", b"\r")
+
+
+def test_a_key_in_another_case_asks_for_a_stream_too() -> None:
+    body = {"Stream": True}
+    assert b"include_usage" in ask_for_usage(json.dumps(body).encode(), body)
 
 
 @EVERY_PATH

@@ -235,3 +235,20 @@ def test_tokens_are_those_of_each_day_model_and_client(tmp_path: Path) -> None:
     assert loads["llama3.2:latest"]["p50"] == 9 and loads["qwen3"] is None
     (bucket,) = got["buckets"]
     assert (bucket["prompt_tokens"], bucket["response_tokens"]) == (11, 270)
+
+
+@pytest.mark.parametrize("day", ["0001-01-01", "9999-12-31"])
+@pytest.mark.parametrize("tz", ["UTC", "Asia/Kolkata", "America/Los_Angeles"])
+def test_a_file_of_the_first_or_last_day_fails_nothing(tmp_path: Path, day: str, tz: str) -> None:
+    write(tmp_path, entry("a", finished_at=f"{day}T12:00:00.000000Z"), day=day)
+    write(tmp_path, entry("b"), entry("c"))
+    got = in_zone(tmp_path, tz)
+    assert got["entries"] >= 2 and sum(bucket["ok"] for bucket in got["buckets"]) >= 2
+
+
+def test_numbers_that_cannot_be_true_count_for_nothing(tmp_path: Path) -> None:
+    odd = {"response_tokens": 1e308, "ttft_ms": -1.7e308, "duration_ms": 1.7e308, "load_ms": 1e300}
+    write(tmp_path, entry("a", **odd), entry("b", **odd, response_ms=1e-300), entry("c"))
+    got = figures(tmp_path)
+    assert "Infinity" not in json.dumps(got) and "NaN" not in json.dumps(got)
+    assert got["models"][0]["response_tokens"] == 90

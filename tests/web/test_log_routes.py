@@ -323,6 +323,17 @@ def test_the_log_is_read_where_python_has_a_safe_path(tmp_path: Path) -> None:
         assert service.stop(signal.SIGTERM) == 0
 
 
+def test_the_log_is_read_where_packages_are_found_by_a_variable(tmp_path: Path) -> None:
+    write(tmp_path / "logs", entry("a"))
+    interpreter = str(Path(sys.executable).resolve())
+    packages = str(Path(httpx.__file__).parents[1])
+    with process(
+        [interpreter, *SERVE[1:]], tmp_path / "logs", MINIVAULT_LOG_KEY=KEY, PYTHONPATH=packages
+    ) as service:
+        headers = {"Authorization": f"Bearer {KEY}"}
+        assert httpx.get(f"{service.url}/log", headers=headers).status_code == 200
+
+
 def test_a_process_that_fails_is_a_503(service: Service, monkeypatch: pytest.MonkeyPatch) -> None:
     for command in (["false"], ["/no/such/program"]):
         monkeypatch.setattr(processes, "COMMAND", command)
