@@ -19,7 +19,7 @@ from typing import Any, Literal
 from playwright.sync_api import Page, ViewportSize
 
 from tests.browser import chromium
-from tests.processes import UVICORN, process
+from tests.processes import SERVE, process
 
 RESULTS = Path(__file__).parent / "results"
 DAYS = 8
@@ -130,7 +130,7 @@ def main() -> None:
         log_dir = Path(folder) / "logs"
         write_log(log_dir)
         with (
-            process(UVICORN, log_dir, MINIVAULT_LOG_KEY=KEY) as service,
+            process(SERVE, log_dir, MINIVAULT_LOG_KEY=KEY) as service,
             chromium() as browser,
         ):
             for scheme in SCHEMES:

@@ -3,7 +3,7 @@ import { write } from "./address.js";
 import { draw } from "./chart.js";
 import { $, element, fail, visible } from "./element.js";
 import { query } from "./filter.js";
-import { firstLine } from "./log.js";
+import { firstLine } from "./rows.js";
 import { count, duration, moment, short } from "./measure.js";
 import { objects, request } from "./service.js";
 

@@ -9,8 +9,8 @@ from playwright.sync_api import Browser, Page, expect
 
 from tests.browser import innocent_page
 from tests.conftest import DEADLINE, Serve, Way, eventually
-from tests.ollama_stand_in import hang, refuse, then, tokens
-from tests.page.conftest import Opened, needs_browser
+from tests.ollama_stand_in import hang, refuse
+from tests.page.conftest import Opened, chat, needs_browser
 
 pytestmark = needs_browser
 
@@ -27,15 +27,15 @@ def test_the_answer_appears_as_it_comes_and_is_in_the_log(through: Way, opened: 
     async def rest(talk: Any) -> None:
         while not go_on:
             await asyncio.sleep(0.01)
-        await talk.line(response=" is blue.", done=False)
+        await talk.line(message={"role": "assistant", "content": " is blue."}, done=False)
         await talk.done()
 
-    through.ollama.answer = then("The sky", end=rest)
+    through.ollama.answer = chat("The sky", end=rest)
     opened.show()
     page = opened.page
     page.get_by_role("link", name="Ask").click()
     page.get_by_label("Prompt").fill("Why?")
-    page.keyboard.press("Control+Enter")
+    page.keyboard.press("Enter")
     answer = page.get_by_role("region", name="The answer's text")
     expect(answer).to_have_text("The sky")
     expect(page.locator(".facts")).to_contain_text("Answering · first token")
@@ -48,11 +48,11 @@ def test_the_answer_appears_as_it_comes_and_is_in_the_log(through: Way, opened: 
 
 
 def test_all_fields_are_sent_and_thinking_is_kept_apart(through: Way, opened: Opened) -> None:
-    through.ollama.answer = tokens("Because.", thinking=("Let me", " see."))
+    through.ollama.answer = chat("Because.", thinking=("Let me", " see."))
+    through.ollama.models = ["tinyllama:latest", "qwen3:8b"]
     page = opened.page
-    page.route("**/api/tags", lambda route: route.fulfill(json={"models": [{"name": "qwen3:8b"}]}))
     page.goto(through.url)
-    page.get_by_role("combobox", name="Model").fill("qwen3:8b")
+    page.get_by_role("combobox", name="Model").select_option("qwen3:8b")
     page.get_by_text("System message and options").click()
     page.get_by_label("System message").fill("Be brief.")
     page.get_by_label("Options, as JSON").fill('{"temperature": 0}')
@@ -63,6 +63,7 @@ def test_all_fields_are_sent_and_thinking_is_kept_apart(through: Way, opened: Op
     page.locator("#answer summary").click()
     expect(page.locator("#answer .thinking .text")).to_have_text("Let me see.")
     asked = opened.service.entry()
+    assert asked["endpoint"] == "/api/chat"
     assert (asked["model"], asked["system"]) == ("qwen3:8b", "Be brief.")
     assert (asked["options"], asked["think"]) == ({"temperature": 0}, True)
 
@@ -82,7 +83,7 @@ def test_bad_json_is_said_at_its_field_and_nothing_is_sent(opened: Opened) -> No
 
 
 def test_stop_ends_the_answer_and_its_entry_says_cancelled(through: Way, opened: Opened) -> None:
-    through.ollama.answer = then("The sky", end=hang)
+    through.ollama.answer = chat("The sky", end=hang)
     page = opened.page
     page.goto(through.url)
     ask(page)
@@ -96,8 +97,8 @@ def test_errors_are_shown_in_the_services_words(through: Way, page: Page) -> Non
     through.ollama.answer = refuse(404, "model 'tinyllama' not found")
     page.goto(through.url)
     ask(page)
-    expect(page.get_by_role("alert")).to_contain_text("ollama pull tinyllama")
-    through.ollama.answer = then("The sky", end=hang)
+    expect(page.get_by_role("alert")).to_contain_text("model 'tinyllama' not found")
+    through.ollama.answer = chat("The sky", end=hang)
     ask(page)
     expect(page.locator("#answer .response")).to_have_text("The sky")
     expect(page.get_by_role("alert")).to_be_hidden()

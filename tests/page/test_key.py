@@ -56,7 +56,7 @@ def test_two_keys_are_asked_for_one_after_the_other(serve: Serve, page: Page) ->
     page.evaluate("location.hash = '#ask'")
     page.get_by_role("main", name="Ask").wait_for()
     page.evaluate("document.querySelector('[name=prompt]').value = 'Why?'")
-    with page.expect_response("**/stream"):
+    with page.expect_response("**/api/tags"):
         page.evaluate("document.querySelector('#ask form').requestSubmit()")
     for whose in ("log", "API"):
         expect(page.get_by_role("dialog").get_by_role("paragraph")).to_have_count(1)
