@@ -11,6 +11,11 @@ import signal
 
 import sys
 
+if __name__ in ("__main__", "__mp_main__"):
+    # After a second signal uvicorn raises SIGTERM at once, before the entries are written; under
+    # the default handler that would be the end. (The other name is that of a worker.)
+    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit())
+
 if __name__ == "__main__":
     # Ctrl-C during the imports ends the process without a traceback
     signal.signal(signal.SIGINT, signal.SIG_DFL)
@@ -56,7 +61,7 @@ from recorder import Recorder, Recording, TooManyRequestsError
 from settings import Settings, load_settings
 from telemetry import metrics
 from telemetry.output import prepare_loggers
-from web import docs, log_routes, page
+from web import docs, live_routes, log_routes, page
 from web.client import ClientMiddleware
 from web.keys import get_log_key
 from web.middleware import (
@@ -313,7 +318,7 @@ async def lifespan(app: FastAPI) -> AsyncIterator[ProcessState]:
                 status_of=status_of,
             )
         except asyncio.CancelledError:
-            pass  # a second Ctrl-C cancels this too; what follows is done all the same
+            pass  # a second signal cancels this too; what follows is done all the same
         finally:
             await recorder.wait_until_idle()
             metrics.forget_ended_workers(this_one=True)
@@ -341,6 +346,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         router = create_router(settings)
         app.include_router(router, max_body_size=settings.max_body_bytes)
     app.include_router(probes)
+    app.include_router(live_routes.router)  # before the route that takes any id
     app.include_router(log_routes.router)
     app.include_router(docs.router)
     app.mount("/docs", docs.swagger_files)
@@ -363,8 +369,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     )
     if "*" not in settings.allowed_hosts:
         app.add_middleware(HostMiddleware, allowed_hosts=settings.allowed_hosts)
-    if settings.gateway:
-        app.add_middleware(CORSMiddleware, origins=sorted(settings.ollama_origins))
+    app.add_middleware(CORSMiddleware, origins=sorted(settings.ollama_origins))
     app.add_middleware(ClientMiddleware, timeout=settings.client_timeout)
     app.add_middleware(MessageMiddleware)
     app.add_middleware(RequestIDMiddleware)

@@ -30,6 +30,9 @@ from log.entry import LogEntry, format_timestamp
 from telemetry import metrics
 
 RETRY_SECONDS = 0.5
+BATCH_BYTES = 2**25
+"""How much one write takes, as far as an entry is not larger: lines are made in memory."""
+
 SMALL_BYTES = 4096
 """Room for a usual entry: after a write that did not fit but got so far, others may still fit."""
 
@@ -179,6 +182,7 @@ class JsonlLog:
             running = None not in arrived
             self._batch += filter(None, arrived)
             self._remove_old_files()
+            del arrived  # while the log is idle, nothing holds on to what was written
             if self._batch or self._fault:
                 self._batch = self._write(self._batch)
         self._file.close()
@@ -228,7 +232,7 @@ class JsonlLog:
             try:
                 with metrics.LOG_WRITE.time():
                     with self._file.locked(day):
-                        lines = [self._make_line(each) for each in batch]
+                        lines = self._make_lines(batch)
                         fit, room = self._file.append(lines)
                     self._file.sync()
             except Exception as exc:  # any: without the thread all requests would wait for ever
@@ -238,8 +242,11 @@ class JsonlLog:
             metrics.LOG_ENTRIES.inc(fit)
             metrics.LOG_BYTES.inc(sum(map(len, lines[:fit])))
             self._wake(batch[:fit])
-            if fit == len(batch):
-                return kept, True
+            if fit == len(lines):
+                batch = batch[fit:]
+                if not batch:
+                    return kept, True
+                continue
             works = room >= SMALL_BYTES
             failure = self._fail(os.strerror(errno.ENOSPC), others_fit=works)
             tried = batch[fit : fit + 1] if works else batch[fit:]
@@ -247,6 +254,17 @@ class JsonlLog:
             batch = batch[fit + len(tried) :]
             if not batch:
                 return kept, works
+
+    def _make_lines(self, batch: list[_Waiting]) -> list[bytes]:
+        """Return the lines of the first entries, of as many as one write takes."""
+        lines: list[bytes] = []
+        size = 0
+        for waiting in batch:
+            lines.append(self._make_line(waiting))
+            size += len(lines[-1])
+            if size > BATCH_BYTES:
+                break
+        return lines
 
     def _make_line(self, waiting: _Waiting) -> bytes:
         entry = waiting.entry

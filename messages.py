@@ -86,12 +86,15 @@ class ToolCallDelta:
     """A piece of a tool call; pieces with equal keys belong to one call."""
 
     key: object
+    """Where in the answer the call is."""
     id: str | None = None
     name: str | None = None
     arguments: str | dict[str, Any] | None = None
     """A piece of the arguments' JSON, or all of them as an object."""
     result: Any = None
     """What the call found, where Ollama itself made it: a web search."""
+    begins: bool = False
+    """Whether a new call begins with it, whatever the key and the id are."""
 
 
 FACTS = (

@@ -37,8 +37,6 @@ class ToolCall:
     id: str | None = None
     name: str | None = None
     arguments: list[str | dict[str, Any]] = field(default_factory=list)
-    is_complete: bool = False
-    """Whether the first piece of the arguments was all of them."""
     result: Any = None
 
     def add(self, delta: ToolCallDelta) -> None:
@@ -47,8 +45,6 @@ class ToolCall:
         self.name = delta.name or self.name
         if delta.arguments:
             self.arguments.append(delta.arguments)
-            is_first = len(self.arguments) == 1
-            self.is_complete = is_first and isinstance(self._join_arguments(), dict)
         if delta.result is not None:
             self.result = delta.result
 
@@ -56,14 +52,20 @@ class ToolCall:
         """Return whether a piece under the same key belongs to this call, and not to a new one.
 
         Some servers send every call under the index 0, or without an index: a new id or name, or
-        the same name after arguments that came as a whole, begins a new call
+        the same name once the arguments are whole, begins a new call
         (https://github.com/ollama/ollama/issues/15457).
         """
-        if delta.id and self.id:
-            return delta.id == self.id
+        if delta.begins or delta.id and self.id and delta.id != self.id:
+            return False
         if not delta.name or not self.name:
             return True
-        return delta.name == self.name and not self.is_complete
+        return delta.name == self.name and not self._has_arguments()
+
+    def _has_arguments(self) -> bool:
+        """Return whether all arguments have arrived, as far as that can be told."""
+        if not self.arguments or not str(self.arguments[-1]).rstrip().endswith("}"):
+            return False
+        return isinstance(self._join_arguments(), dict)
 
     def _join_arguments(self) -> Any:
         """Return the arguments as an object, as text if that would not say all of it."""
@@ -86,17 +88,19 @@ class ToolCalls:
     def __init__(self) -> None:
         self._calls: list[ToolCall] = []
         self._by_key: dict[object, ToolCall] = {}
-        self._by_id: dict[str, ToolCall] = {}
 
     def add(self, delta: ToolCallDelta) -> None:
         """Add a piece to its call."""
-        call = self._by_id.get(delta.id or "") or self._by_key.get(delta.key)
-        if call is None or not call.is_continued_by(delta):
+        call = self._by_key.get(delta.key)
+        if delta.result is not None:  # it stands behind the call, which it names by its id
+            call = next((each for each in self._calls if each.id == delta.id), None)
+        elif call and not call.is_continued_by(delta):
+            call = None
+        if call is None:
             call = ToolCall()
             self._calls.append(call)
-        self._by_key[delta.key] = call
-        if delta.id:
-            self._by_id[delta.id] = call
+        if delta.result is None:
+            self._by_key[delta.key] = call
         call.add(delta)
 
     def collect(self) -> list[dict[str, Any]] | None:
@@ -120,11 +124,12 @@ class Recording:
     ) -> None:
         self.entry: LogEntry | None = None
         self.chunks = self._record(chunks)
+        self.started_at, self._started = format_timestamp(datetime.now(UTC)), time.monotonic()
         self._log = log
-        self._request = request
-        self._client = client
+        self.request = request
+        self.client = client
         self._id = id
-        self._endpoint = endpoint
+        self.endpoint = endpoint
         self._llm_type = llm_type
         self._known = Chunk(model=request.model)
         self._response: list[str] = []
@@ -142,7 +147,6 @@ class Recording:
             LLMServiceError: the service failed; the entry says so and is in the log.
             LogUnavailableError: the entry could not be written.
         """
-        self._started_at, self._started = datetime.now(UTC), time.monotonic()
         try:
             async with aclosing(chunks):
                 async for chunk in chunks:
@@ -160,16 +164,19 @@ class Recording:
                 await self._finish("cancelled", self._describe_departure())
             raise
 
+    @property
+    def tokens(self) -> int:
+        """How many tokens have arrived, as far as each came in an event of its own."""
+        return len(self._response) + len(self._thinking)
+
     def _describe_departure(self) -> str:
-        return self._client.departure or SERVICE_STOPPED
+        return self.client.departure or SERVICE_STOPPED
 
     def _update(self, chunk: Chunk) -> None:
-        if self._ttft_ms is None and chunk.has_token and not self._request.is_forwarded_whole:
+        if self._ttft_ms is None and chunk.has_token and not self.request.is_forwarded_whole:
             self._ttft_ms = self._elapsed_ms()
-        if chunk.response:
-            self._response.append("".join(chunk.response))
-        if chunk.thinking:
-            self._thinking.append("".join(chunk.thinking))
+        self._response += chunk.response
+        self._thinking += chunk.thinking
         for delta in chunk.tool_calls:
             self._tool_calls.add(delta)
         for index, texts in chunk.other_choices.items():
@@ -185,7 +192,7 @@ class Recording:
     async def _finish(self, status: Status, error: str | None = None) -> None:
         if self.entry:
             return
-        request, known = self._request, self._known
+        request, known = self.request, self._known
         choices = [self._response, *(texts for _, texts in sorted(self._other_choices.items()))]
         response = "\n\n".join("".join(texts) for texts in choices if texts)
         if self._unreadable and not error:
@@ -197,10 +204,10 @@ class Recording:
             conversation = request.opening.identify("".join(self._response), tool_calls)
         self.entry = LogEntry(
             id=self._id,
-            started_at=format_timestamp(self._started_at),
+            started_at=self.started_at,
             finished_at=format_timestamp(datetime.now(UTC)),
             duration_ms=self._elapsed_ms(),
-            endpoint=self._endpoint,
+            endpoint=self.endpoint,
             llm_type=self._llm_type,
             model=known.model,
             status=status,
@@ -218,8 +225,8 @@ class Recording:
             finish_reason=known.finish_reason,
             tool_calls=tool_calls,
             request=request.body,
-            client=self._client.address,
-            user_agent=self._client.user_agent,
+            client=self.client.address,
+            user_agent=self.client.user_agent,
             trace_id=tracing.trace_id(),
             prompt_chars=None if request.prompt is None else len(request.prompt),
             response_chars=len(response),
@@ -229,7 +236,7 @@ class Recording:
             response_ms=known.response_ms,
             tools=request.tools,
             conversation=conversation,
-            client_request_id=self._client.request_id,
+            client_request_id=self.client.request_id,
             images=self._images or None,
         )
         try:
@@ -247,6 +254,8 @@ class Recorder:
         self._log = log
         self._llm_type = llm_type
         self._limit = limit
+        self.recordings: dict[str, Recording] = {}
+        """The answers in flight, by the ids of their requests."""
         self._tasks: set[asyncio.Task[Any]] = set()
 
     @property
@@ -268,8 +277,12 @@ class Recorder:
         recording = Recording(
             self._log, request, chunks, client, id=id, endpoint=endpoint, llm_type=self._llm_type
         )
-        async with aclosing(recording.chunks):
-            yield recording
+        self.recordings[id] = recording
+        try:
+            async with aclosing(recording.chunks):
+                yield recording
+        finally:
+            del self.recordings[id]
 
     @contextmanager
     def admit(self) -> Iterator[None]:

@@ -195,7 +195,9 @@ class Settings(BaseSettings):
     max_buffered_bytes: Bytes = Field(
         268_435_456, description="request bodies that are held at a time, in all"
     )
-    max_concurrency: PositiveInt = Field(256, description="requests that are answered at a time")
+    max_concurrency: PositiveInt = Field(
+        256, le=1_000_000, description="requests that are answered at a time"
+    )
     api_key: Key | None = Field(None, description="the key that requests must carry")
     allowed_hosts: Annotated[frozenset[str], NoDecode, BeforeValidator(split_host_names)] = Field(
         frozenset(), description="names beside localhost that a Host header may have"

@@ -9,6 +9,7 @@ import re
 from collections.abc import Sequence
 from functools import partial
 
+from starlette._utils import get_route_path
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -39,7 +40,7 @@ PREFLIGHT_HEADERS = {
     "Access-Control-Max-Age": "43200",
     "Vary": "Origin, Access-Control-Request-Method, Access-Control-Request-Headers",
 }
-COVERED_PATHS = re.compile(r"/(api/.*|v1/.*|generate|stream)?")
+COVERED_PATHS = re.compile(r"/(/.*|api/.*|v1/.*|generate|stream)?")
 OWN_PATHS = ("/generate", "/stream", "/")
 """Preflights of these are not forwarded."""
 
@@ -63,7 +64,7 @@ class CORSMiddleware:
         origin = find_other_origin(scope)
         if origin is None:
             return await self.app(scope, receive, send)
-        is_preflight, is_own = scope["method"] == "OPTIONS", scope["path"] in OWN_PATHS
+        is_preflight, is_own = scope["method"] == "OPTIONS", get_route_path(scope) in OWN_PATHS
         if not self.allows(origin):
             is_refused = scope["method"] == "POST" or is_preflight and is_own
             response = Response(status_code=403) if is_refused else self.app
@@ -113,7 +114,7 @@ class CORSMiddleware:
 
 def find_other_origin(scope: Scope) -> str | None:
     """Return the origin of a request that comes from another one's page, if it is to be checked."""
-    if scope["type"] != "http" or not COVERED_PATHS.fullmatch(scope["path"]):
+    if scope["type"] != "http" or not COVERED_PATHS.fullmatch(get_route_path(scope)):
         return None
     headers = Headers(scope=scope)
     origin, host = headers.get("origin"), headers.get("host", "")

@@ -110,10 +110,13 @@ class Forward:
             has_limits=self.streamed is not False,
         ) as answer:
             self.head["status"] = answer.status
-            replaced = (b"date", b"x-request-id")
-            headers = end_to_end_headers(answer.raw_headers, *replaced)
             framing = Framing.of(answer.headers.get("content-type", ""))
             framing = framing if answer.status < 400 else Framing.DOCUMENT
+            if answer.has_length and framing is not Framing.EVENTS:
+                self._usage = None
+            # what is left out would change the length
+            length = (b"content-length",) if self._usage else ()
+            headers = end_to_end_headers(answer.raw_headers, b"date", b"x-request-id", *length)
             if framing is not Framing.DOCUMENT and not answer.has_length:
                 headers.append((b"X-Accel-Buffering", b"no"))
             self.head["headers"] = headers

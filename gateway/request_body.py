@@ -70,14 +70,31 @@ class RequestReader:
         self._threads = anyio.CapacityLimiter(MAX_THREADS)
 
     async def read(
-        self, body: bytes, protocol: Protocol, content_type: str, encoding: str
+        self,
+        body: bytes,
+        protocol: Protocol,
+        content_type: str,
+        encoding: str,
+        hold_bytes: Callable[[int], bool],
     ) -> LoggedRequest:
-        """Return what the log keeps of a request, as far as its body can be read."""
+        """Return what the log keeps of a request, as far as its body can be read, and as far as
+        `hold_bytes` says that there is room for what is more than the body."""
         encoding = encoding.strip().lower()
         arguments = (body, content_type, encoding, self._max_bytes, protocol)
-        if encoding or len(body) >= LARGE_BYTES:
-            return await anyio.to_thread.run_sync(parse_body, *arguments, limiter=self._threads)
-        return parse_body(*arguments)
+        if not encoding and len(body) < LARGE_BYTES:
+            return parse_body(*arguments)
+        request = await anyio.to_thread.run_sync(parse_body, *arguments, limiter=self._threads)
+        if not hold_bytes(count_more_bytes(request, body)):
+            return keep_unread(body, encoding, "too many bytes of other requests are held")
+        return request
+
+
+def count_more_bytes(request: LoggedRequest, body: bytes) -> int:
+    """Return how many bytes are held for the record beyond the body and a copy of its text."""
+    texts = sys.getsizeof(request.prompt or "")
+    if request.body is None or len(request.body) <= len(body):
+        return max(texts - len(body), 0)
+    return texts + len(request.body)
 
 
 def parse_body(

@@ -81,7 +81,11 @@ def create_recorded_endpoint(protocol: Protocol, reader: RequestReader) -> Recor
         with state["recorder"].admit():
             headers = request.headers
             logged = await reader.read(
-                body, protocol, headers.get("content-type", ""), headers.get("content-encoding", "")
+                body,
+                protocol,
+                headers.get("content-type", ""),
+                headers.get("content-encoding", ""),
+                state["hold_bytes"],
             )
             forward.prepare(logged, counts_tokens=state["settings"].count_tokens)
             async with state["recorder"].record(

@@ -26,7 +26,7 @@ def ask_for_usage(body: bytes, parsed: Json) -> bytes:
     It stands last: of two `stream_options` Go's decoder joins the members.
     """
     options = fold_keys(as_dict(fold_keys(parsed).get("stream_options")))
-    if parsed.get("stream") is not True or options.get("include_usage") is True:
+    if fold_keys(parsed).get("stream") is not True or options.get("include_usage") is True:
         return body
     return body.rstrip().removesuffix(b"}") + b"," + ASK
 
@@ -44,10 +44,12 @@ class UsageFilter:
 
     def feed(self, data: bytes) -> bytes:
         """Return what of the data, and of what was held back, goes on."""
-        *lines, rest = data.split(b"\n")
+        *lines, rest = [*data.splitlines(keepends=True), b""]
+        if lines and not lines[-1].endswith((b"\n", b"\r")):
+            rest = lines.pop()
         kept = []
         for line in lines:
-            line = b"".join([*self._partial, line, b"\n"])
+            line = b"".join([*self._partial, line])
             self._partial, self._partial_bytes = [], 0
             kept.append(self._filter_line(line))
         if rest:

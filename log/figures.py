@@ -10,19 +10,20 @@ import heapq
 import json
 import math
 import random
+import re
 import statistics
 import time
 from array import array
 from collections import Counter, defaultdict
 from collections.abc import Callable
 from contextlib import suppress
-from datetime import UTC, datetime
+from datetime import UTC, datetime, tzinfo
 from typing import Any, BinaryIO
 
 from log.entry import NO_ANSWERS
 from log.progress import Progress
 from log.reader import LogReader
-from log.speed import SPEED_KEYS, tokens_per_second
+from log.speed import SPEED_KEYS, is_number, tokens_per_second
 from upstream.model_names import canonical_name
 
 SAMPLE = 10_000
@@ -30,7 +31,12 @@ MAX_PERIODS = 120
 MAX_MODELS = 50
 COUNTED_MODELS = 200
 """How many models are counted apart; the newest ones."""
+MAX_DAYS = 400
+MAX_VALUE = 1e15
+FIRST_SECOND, LAST_SECOND = -62_135_510_400, 253_402_214_400
+"""Of the days between which a clock in any zone shows a year from 1 to 9999."""
 OTHER = "other"
+PROGRAM = re.compile(r"[^\s/]+(/[A-Za-z][^\s/]*)?")
 NAME_LENGTH = 200
 MAX_SLOWEST = 10
 ROW_KEYS = """id started_at finished_at endpoint model status duration_ms ttft_ms
@@ -55,8 +61,8 @@ class Percentiles:
         self._count = 0
 
     def add(self, value: object) -> None:
-        """Add a value; what is no number is ignored."""
-        if not isinstance(value, int | float):
+        """Add a value; what is no number, or none that can be true, is ignored."""
+        if not isinstance(value, int | float) or not abs(value) < MAX_VALUE:
             return
         self._count += 1
         if self._count <= SAMPLE:
@@ -91,6 +97,7 @@ class Bucket:
         self._by_status: Counter[str] = Counter()
         self._ttft_ms = Percentiles()
         self._duration_ms = Percentiles()
+        self._tokens = Tokens()
 
     def add(self, entry: dict[str, Any]) -> None:
         """Add an entry; the duration counts for complete answers only."""
@@ -98,18 +105,51 @@ class Bucket:
         self._ttft_ms.add(entry.get("ttft_ms"))
         if entry.get("status") == "ok":
             self._duration_ms.add(entry.get("duration_ms"))
+            self._tokens.add(entry)
 
     def merge(self, other: "Bucket") -> None:
         """Add the entries of another period."""
         self._by_status.update(other._by_status)
         self._ttft_ms.merge(other._ttft_ms)
         self._duration_ms.merge(other._duration_ms)
+        self._tokens.merge(other._tokens)
 
     def figures(self) -> dict[str, Any]:
         """Return what is shown."""
         counts = {status: self._by_status[status] for status in ("ok", "error", "cancelled")}
         times = {"ttft_ms": self._ttft_ms, "duration_ms": self._duration_ms}
-        return counts | {name: values.figures() for name, values in times.items()}
+        tokens = self._tokens.figures()
+        del tokens["entries"]
+        return counts | {name: values.figures() for name, values in times.items()} | tokens
+
+
+class Tokens:
+    """How many complete answers there are, and their tokens as Ollama counts them."""
+
+    def __init__(self) -> None:
+        self.entries = 0
+        self._prompt_tokens = 0
+        self._response_tokens = 0
+
+    def add(self, entry: dict[str, Any]) -> None:
+        """Add an entry."""
+        self.entries += 1
+        self._prompt_tokens += to_count(entry.get("prompt_tokens"))
+        self._response_tokens += to_count(entry.get("response_tokens"))
+
+    def merge(self, other: "Tokens") -> None:
+        """Add those of another group."""
+        self.entries += other.entries
+        self._prompt_tokens += other._prompt_tokens
+        self._response_tokens += other._response_tokens
+
+    def figures(self) -> dict[str, Any]:
+        """Return what is shown."""
+        return {
+            "entries": self.entries,
+            "prompt_tokens": self._prompt_tokens,
+            "response_tokens": self._response_tokens,
+        }
 
 
 class Model:
@@ -118,37 +158,38 @@ class Model:
     def __init__(self) -> None:
         self.name = OTHER
         """As the newest of them has it."""
-        self.entries = 0
-        self._tokens = 0
+        self.tokens = Tokens()
         self._tokens_per_second = Percentiles()
+        self._load_ms = Percentiles()
 
     def add(self, entry: dict[str, Any]) -> None:
         """Add an entry."""
-        self.entries += 1
-        self._tokens += entry.get("response_tokens") or 0
+        self.tokens.add(entry)
         self._tokens_per_second.add(tokens_per_second(*map(entry.get, SPEED_KEYS)))
+        self._load_ms.add(entry.get("load_ms"))
 
     def figures(self) -> dict[str, Any]:
         """Return what is shown."""
-        return {
-            "model": self.name,
-            "entries": self.entries,
-            "response_tokens": self._tokens,
-            "tokens_per_second": self._tokens_per_second.figures(),
-        }
+        times = {"tokens_per_second": self._tokens_per_second, "load_ms": self._load_ms}
+        shown = {name: values.figures() for name, values in times.items()}
+        return {"model": self.name, **self.tokens.figures(), **shown}
 
 
 class Timeline:
-    """The entries by when they were finished, in periods of equal length.
+    """The entries by when they were finished, in periods of equal length on the clock of a zone.
 
-    A moment that is not on the day of its file, as a wrong clock gives it to a line that is added
-    by hand, counts for the nearest period and makes the time no longer that is shown.
+    So a day is a day, also when the clocks change. A moment that is not on the day of its file, as
+    a wrong clock gives it to a line that is added by hand, counts for the nearest period and makes
+    the time no longer that is shown.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, zone: tzinfo) -> None:
         self.since = math.inf
         self.until = -math.inf
         """The first and the last moment, in seconds since 1970."""
+        self._zone = zone
+        self._first = self._last = 0.0
+        """The same on the clock of the zone."""
         self.width = WIDTHS[0]
         self._buckets: defaultdict[int, Bucket] = defaultdict(Bucket)
         self._strays: defaultdict[float, Bucket] = defaultdict(Bucket)
@@ -162,12 +203,15 @@ class Timeline:
             self._strays[nearest].add(entry)
             return
         self._extend(moment)
-        self._buckets[int(moment // self.width)].add(entry)
+        self._buckets[int(to_clock(moment, self._zone) // self.width)].add(entry)
 
     def _extend(self, moment: float) -> None:
         """Let the time include the moment, in longer periods if there would be too many."""
-        self.since, self.until = min(self.since, moment), max(self.until, moment)
-        while self.until // self.width - self.since // self.width >= MAX_PERIODS:
+        if not self.since <= moment <= self.until:
+            self.since, self.until = min(self.since, moment), max(self.until, moment)
+            ends = (to_clock(end, self._zone) for end in (self.since, self.until))
+            self._first, self._last = ends
+        while self._last // self.width - self._first // self.width >= MAX_PERIODS:
             wider = next(width for width in WIDTHS if width > self.width)
             buckets: defaultdict[int, Bucket] = defaultdict(Bucket)
             for number, bucket in self._buckets.items():
@@ -181,25 +225,32 @@ class Timeline:
                 self._extend(moment)
         for moment, bucket in self._strays.items():
             nearest = min(max(moment, self.since), self.until)
-            self._buckets[int(nearest // self.width)].merge(bucket)
+            self._buckets[int(to_clock(nearest, self._zone) // self.width)].merge(bucket)
         self._strays.clear()
 
     def figures(self) -> list[dict[str, Any]]:
         """Return what is shown, from the first period with entries to the last."""
         numbers = range(min(self._buckets), max(self._buckets) + 1) if self._buckets else ()
+        starts = {number: from_clock(number * self.width, self._zone) for number in numbers}
         return [
-            {"start": to_timestamp(number * self.width), **self._buckets[number].figures()}
-            for number in numbers
+            {"start": to_timestamp(start), **self._buckets[number].figures()}
+            for number, start in starts.items()
+            # what the clock skips in spring, where it goes by shorter periods than days
+            if number in self._buckets or starts.get(number + 1) != start
         ]
 
 
 class Figures:
-    """What is shown of all entries."""
+    """What is shown of all entries, newest first."""
 
-    def __init__(self) -> None:
-        self._timeline = Timeline()
+    def __init__(self, zone: tzinfo = UTC) -> None:
+        """Days are those of the zone."""
+        self._zone = zone
+        self._timeline = Timeline(zone)
         self._entries = 0
         self._models: defaultdict[str, Model] = defaultdict(Model)
+        self._days: dict[str, defaultdict[str, Tokens]] = {}
+        self._clients: defaultdict[str | None, Tokens] = defaultdict(Tokens)
         self._slowest: list[tuple[float, int, dict[str, Any]]] = []
 
     def add(self, entry: dict[str, Any], day: str) -> None:
@@ -210,11 +261,23 @@ class Figures:
         self._timeline.add(entry, day)
         self._entries += 1
         if entry.get("status") == "ok":
-            self._find_model(entry.get("model")).add(entry)
+            self._add_answer(entry)
         if len(self._slowest) < MAX_SLOWEST or duration_ms > self._slowest[0][0]:
             heapq.heappush(self._slowest, (duration_ms, self._entries, select_row(entry)))
             if len(self._slowest) > MAX_SLOWEST:
                 heapq.heappop(self._slowest)
+
+    def _add_answer(self, entry: dict[str, Any]) -> None:
+        """Add a complete answer to its model, its day and its client."""
+        model = self._find_model(entry.get("model"))
+        model.add(entry)
+        day = str(datetime.fromtimestamp(to_seconds(entry["finished_at"]), self._zone).date())
+        if day in self._days or len(self._days) < MAX_DAYS:
+            self._days.setdefault(day, defaultdict(Tokens))[model.name].add(entry)
+        client = find_program(entry.get("user_agent"))
+        if client not in self._clients and len(self._clients) >= COUNTED_MODELS:
+            client = OTHER
+        self._clients[client].add(entry)
 
     def _find_model(self, model: object) -> Model:
         """Return the model of this name, or that of all others where there are too many."""
@@ -233,7 +296,8 @@ class Figures:
         now = time.time()
         has_entries = timeline.since <= timeline.until
         since, until = (timeline.since, timeline.until) if has_entries else (now, now)
-        models = sorted(self._models.values(), key=lambda model: model.entries, reverse=True)
+        models = sorted(self._models.values(), key=lambda model: model.tokens.entries, reverse=True)
+        clients = sorted(self._clients.items(), key=lambda item: item[1].entries, reverse=True)
         return {
             "since": to_timestamp(since, "microseconds"),
             "until": to_timestamp(until, "microseconds"),
@@ -241,6 +305,14 @@ class Figures:
             "entries": self._entries,
             "buckets": timeline.figures(),
             "models": [model.figures() for model in models[:MAX_MODELS]],
+            "days": [
+                {"day": day, "model": name, **tokens.figures()}
+                for day, by_model in sorted(self._days.items())
+                for name, tokens in sorted(by_model.items())
+            ],
+            "clients": [
+                {"client": name, **tokens.figures()} for name, tokens in clients[:MAX_MODELS]
+            ],
             "slowest": [entry for *_, entry in sorted(self._slowest, reverse=True)],
         }
 
@@ -250,6 +322,30 @@ def select_row(entry: dict[str, Any]) -> dict[str, Any]:
     shown = {key: entry.get(key) for key in ROW_KEYS}
     prompt = entry.get("prompt")
     return shown | {"prompt": None if prompt is None else str(prompt)[:PROMPT_LENGTH]}
+
+
+def to_count(value: object) -> int:
+    """Return a number of tokens, 0 where it is none."""
+    return int(value) if is_number(value) and 0 <= value < MAX_VALUE else 0
+
+
+def find_program(user_agent: object) -> str | None:
+    """Return the name of a client's program, without its version: `curl`, `OpenAI/Python`."""
+    if not isinstance(user_agent, str) or not (match := PROGRAM.match(user_agent)):
+        return None
+    return match[0][:NAME_LENGTH]
+
+
+def to_clock(moment: float, zone: tzinfo) -> float:
+    """Return what a clock in the zone shows at a moment, in seconds since it showed 1970."""
+    offset = datetime.fromtimestamp(moment, zone).utcoffset()
+    return moment + (offset.total_seconds() if offset else 0)
+
+
+def from_clock(shown: int, zone: tzinfo) -> float:
+    """Return the moment at which a clock in the zone shows this, the first one if there are two."""
+    shown = min(max(shown, FIRST_SECOND), LAST_SECOND)
+    return datetime.fromtimestamp(shown, UTC).replace(tzinfo=zone).timestamp()
 
 
 def to_seconds(timestamp: str) -> float:
@@ -263,7 +359,10 @@ def to_timestamp(seconds: float, precision: str = "seconds") -> str:
 
 
 def write_figures(
-    reader: LogReader, out: BinaryIO, on_block: Callable[[int], None] = lambda bytes_read: None
+    reader: LogReader,
+    out: BinaryIO,
+    on_block: Callable[[int], None] = lambda bytes_read: None,
+    zone: tzinfo = UTC,
 ) -> None:
     """Write how far the pass is, now and then, and the figures at the end, a JSON line each."""
     progress = Progress(reader.size(), out)
@@ -272,7 +371,7 @@ def write_figures(
         on_block(bytes_read)
         progress.report(bytes_read)
 
-    figures = Figures()
+    figures = Figures(zone)
     for found in reader.find(report):
         with suppress(*NOT_AN_ENTRY):
             figures.add(found.entry, found.day)

@@ -136,10 +136,11 @@ async def open_process() -> AsyncIterator[Process]:
     Raises:
         OSError: it cannot be started.
     """
+    inherited = filter(None, [os.environ.get("PYTHONPATH")])
     process = await anyio.open_process(
         COMMAND,
         stderr=None,
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(map(str, [ROOT, *inherited]))},
         start_new_session=True,  # a terminal's Ctrl-C is meant for the service, which ends it
     )
     try:

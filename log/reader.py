@@ -34,6 +34,7 @@ ID_BYTES = 1024
 """Within so many bytes of a line its `id` is found: it is the first key."""
 
 UUID7 = re.compile(r"([0-9a-f]{8})-([0-9a-f]{4})-7[0-9a-f]{3}-[0-9a-f]{4}-[0-9a-f]{12}")
+OBJECT_BEGINNINGS = b"{ \t\r"
 NOT_BLANK = re.compile(rb"\S[^\n]*")
 CURSOR = r"^([0-9]{4}-[0-9]{2}-[0-9]{2})\.([0-9]{1,15})(?:\.([^~\n]*)~(.*))?$"
 
@@ -88,6 +89,8 @@ def parse_float(text: str) -> float | str:
 
 def parse_line(line: bytes | memoryview) -> tuple[dict[str, Any] | None, bytes | memoryview]:
     """Return a line's object, None if it is none, and the line as every JSON parser accepts it."""
+    if line and line[0] not in OBJECT_BEGINNINGS:
+        return None, line
     try:
         entry = orjson.loads(line)
     except ValueError:  # torn; or with NaN, 1e999 or half a surrogate pair, which clients can send

@@ -1,9 +1,10 @@
 """Which files of the log are too old to keep, and when that is sure enough to remove them.
 
 A clock can be wrong, at the start or later, and a file that is removed is gone. So days are
-counted from file to file: a gap that is longer than the whole retention, which a step of the clock
-would leave as well, counts as one day. Nothing is removed at first sight, and more than one file
-only after an announcement and an hour in which it can be stopped.
+counted from the newest entries, and from file to file: a gap that is longer than the whole
+retention, which a step of the clock would leave as well, counts as one day. Nothing is removed at
+first sight, and more than one file only after an announcement and an hour in which it can be
+stopped.
 """
 
 import logging
@@ -86,12 +87,16 @@ class Retention:
 def find_old_files(directory: Path, today: date, days: int) -> list[Path]:
     """Return the files of the directory that are older than so many days, the oldest first.
 
-    Regular files alone, no link. A gap without entries of more than so many days counts as one.
+    Regular files alone, no link. Days count from the newest entries; a gap without entries of more
+    than so many days counts as one.
     """
     age = 0
-    newer = today
+    newer: date | None = None
     for day in list_days_with_entries(directory, today):
-        gap = (newer - day).days
+        if newer is None:  # a clock that went on without entries may be wrong
+            gap = min((today - day).days, 1)
+        else:
+            gap = (newer - day).days
         age += gap if gap <= days else 1
         if age > days:
             old = (each for each in list_days(directory) if each <= str(day))

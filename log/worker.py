@@ -14,6 +14,7 @@ import select
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from datetime import UTC
 from itertools import islice
 from pathlib import Path
 from typing import Any, BinaryIO, Literal
@@ -44,6 +45,8 @@ class Job:
     limit: int | None = None
     before: str | None = None
     """Where an earlier page ended, as a `Cursor` in text."""
+    tz: str | None = None
+    """The time zone of days, by its IANA name; None for UTC."""
     fields: list[str] | None = None
     """Which keys of the entries are wanted, in their order, and `preview`; None for all keys."""
 
@@ -160,9 +163,12 @@ class Writer:
 
     def write_figures(self) -> None:
         """Write figures, with how far they are before they are whole."""
+        from zoneinfo import ZoneInfo
+
         from log.figures import write_figures  # its imports take as long as finding a page
 
-        write_figures(self.reader, self.out, yield_to_others)
+        zone = ZoneInfo(self.job.tz) if self.job.tz else UTC
+        write_figures(self.reader, self.out, yield_to_others, zone)
 
 
 WRITE: dict[Kind, Callable[[Writer], None]] = {

@@ -50,7 +50,10 @@ class Messages(Protocol):
     def read_event(self, event: Json, chunk: Chunk, *, streamed: bool) -> None:
         match event.get("type"):
             case "content_block_start":
+                calls = len(chunk.tool_calls)
                 self._read_part(as_dict(event.get("content_block")), event.get("index"), chunk)
+                for call in chunk.tool_calls[calls:]:
+                    call.begins = True
             case "content_block_delta":
                 self._read_part(as_dict(event.get("delta")), event.get("index"), chunk)
             case "message_start":

@@ -117,13 +117,11 @@ class Responses(OpenAI):
 
     def _read_call(self, item: Json, chunk: Chunk) -> None:
         if item.get("type") == "function_call":
-            id = item.get("call_id")
-            key = joined_text(id) or object()
-            append_tool_call(chunk, key, id, item.get("name"), item.get("arguments"))
+            name, arguments = item.get("name"), item.get("arguments")
+            append_tool_call(chunk, object(), item.get("call_id"), name, arguments)
         elif item.get("type") == "web_search_call":  # Ollama's own search
             query = {"query": as_dict(item.get("action")).get("query")}
-            id = item.get("id")
-            append_tool_call(chunk, joined_text(id) or object(), id, "web_search", query)
+            append_tool_call(chunk, object(), item.get("id"), "web_search", query)
 
     def _read_end(self, response: Json, chunk: Chunk) -> None:
         reason = as_dict(response.get("incomplete_details")).get("reason")

@@ -108,13 +108,14 @@ def read_message(message: dict[str, Any]) -> Iterator[Turn]:
     role = message.get("role")
     if not isinstance(role, str):
         return
+    role = role.lower()
     turn = Turn("system" if role == "developer" else role)
     content = message.get("content")
     for part in content if isinstance(content, list) else [content]:
         if isinstance(part, str):
             turn.texts += [part] * bool(part)
         elif isinstance(part, dict):
-            yield from read_part(part, turn)
+            yield from read_part(fold_keys(part), turn)
     if role == "tool" or role == "function":
         id = message.get("tool_call_id") or message.get("tool_name") or message.get("name")
         turn = replace(turn, role="tool", tool_call_id=as_text(id))

@@ -13,7 +13,7 @@ import pytest
 import zstandard
 
 from tests.conftest import DEADLINE, Serve, Service, Way, eventually, read_log
-from tests.ollama_stand_in import OllamaStandIn, refuse
+from tests.ollama_stand_in import OllamaStandIn, like_ollama, refuse
 from tests.processes import SERVE, Process, process
 from tests.ways import (
     at_most_more_memory,
@@ -26,6 +26,7 @@ from tests.ways import (
     send,
     shaped,
 )
+from web import middleware
 
 MEGABYTE = 2**20
 SLACK = 20_000  # kB: what the test itself and a first request take
@@ -154,7 +155,7 @@ EMPTY = {
 
 @pytest.mark.parametrize("encoding", EMPTY)
 def test_body_of_empty_frames_takes_its_time_and_no_more(through: Way, encoding: str) -> None:
-    body = EMPTY[encoding] * (4 * MEGABYTE // len(EMPTY[encoding]))
+    body = EMPTY[encoding] * (16 * MEGABYTE // len(EMPTY[encoding]))
     through.ollama.answer = lambda talk: talk.json(200, {"status": "completed", "output": []})
     request = http("POST", "/v1/responses", body, f"Content-Encoding: {encoding}")
     assert send(through.url, request).status == 200
@@ -218,3 +219,39 @@ def test_bodies_count_until_their_requests_have_ended(small: Service) -> None:
     for _ in range(3):
         assert small.client.post("/generate", json=prompt, timeout=DEADLINE).status_code == 200
     assert buffered(small) == 0
+
+
+def test_body_that_stalls_is_given_up_and_its_room_is_free_again(
+    serve: Serve, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(middleware, "BODY_SECONDS", 3)
+    service = serve(max_buffered_bytes=300_000)
+    head = http("POST", "/generate", b"").replace(b"Length: 0", b"Length: 500000")
+
+    def ask(service: Service, size: int) -> int:
+        return service.client.post("/generate", json={"prompt": "x" * size}).status_code
+
+    with connect(service.url) as stalled:
+        stalled.sendall(head + b"x" * 290_000)
+        eventually(lambda: ask(service, 70_000) == 503)
+        assert ask(service, 20_000) == 200, "a small body has room"
+        answer = read_all(stalled)
+    assert answer.startswith(b"HTTP/1.1 408 ") and b"connection: close" in answer.lower()
+    assert b"nothing of the request's body arrived for 3 s" in answer
+    assert ask(service, 250_000) == 200
+
+
+def test_what_is_decompressed_for_the_record_counts_too(
+    serve: Serve, ollama: OllamaStandIn
+) -> None:
+    ollama.answer = like_ollama
+    service = serve(llm_service="ollama", ollama_base_url=ollama.url, max_buffered_bytes=2_000_000)
+    text = "x" * 1_500_000
+    plain = json.dumps({"model": "tinyllama", "input": text}).encode()
+    body = zstandard.ZstdCompressor().compress(plain)
+    headers = {"Content-Encoding": "zstd"}
+    service.client.post("/v1/responses", content=body, headers=headers)
+    entry = service.entry()
+    assert entry["prompt"] is None and entry["request"]["content_encoding"] == "zstd"
+    assert b64decode(entry["request"]["base64"]) == body
+    assert entry["status"] == "ok" and "too many bytes" in entry["error"]

@@ -115,14 +115,19 @@ def test_a_second_interrupt_cancels_and_logs_where_there_is_no_grace_period(
         assert [entry["status"] for entry in read_log(service.log_dir)] == ["cancelled"] * 3
 
 
-def test_two_interrupts_at_once_cancel_and_log_without_a_traceback(
-    ollama: OllamaStandIn, tmp_path: Path
+@pytest.mark.parametrize("first", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("second", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("waits", [False, True])
+def test_two_signals_cancel_and_log_without_a_traceback(
+    ollama: OllamaStandIn, tmp_path: Path, first: int, second: int, waits: bool
 ) -> None:
     ollama.answer = then("Blue", end=hang)
-    with process(SERVE, tmp_path / "logs", **ollama.environment) as service:
+    with process(SERVE + GRACE, tmp_path / "logs", **ollama.environment) as service:
         with_open_streams(service, ollama)
-        service.popen.send_signal(signal.SIGINT)
-        assert service.stop(signal.SIGINT) == 0
+        service.popen.send_signal(first)
+        if waits:
+            eventually(lambda: "Waiting for connections to close" in service.output)
+        assert service.stop(second) == 0, service.output
         assert [entry["status"] for entry in read_log(service.log_dir)] == ["cancelled"] * 3
         assert "Traceback" not in service.output, service.output
 

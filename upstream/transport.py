@@ -193,8 +193,10 @@ class Transport:
         begun = time.monotonic()
         try:
             response = await self._send(self._kept, method, url, headers, body)
-        except (aiohttp.ServerDisconnectedError, aiohttp.ClientOSError):
-            if not is_reused.get() or time.monotonic() - begun > STALE_SECONDS:
+        except (aiohttp.ServerDisconnectedError, aiohttp.ClientOSError) as exc:
+            has_begun = not isinstance(getattr(exc, "message", ""), str)  # it is half a head
+            is_late = time.monotonic() - begun > STALE_SECONDS
+            if has_begun or is_late or not is_reused.get():
                 raise
             response = await self._send(self._fresh, method, url, headers, body)
         try:

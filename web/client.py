@@ -89,7 +89,7 @@ class ClientMiddleware:
     def __init__(self, app: ASGIApp, timeout: float) -> None:
         """Wait `timeout` seconds for a client to read something; Linux only."""
         self.app = app
-        self.milliseconds = round(timeout * 1000)
+        self.milliseconds = max(round(timeout * 1000), 1)  # 0 would be no limit
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http":

@@ -27,10 +27,10 @@ The app finds the connection in a request's state, to send pieces by `send_piece
 import asyncio
 import socket
 import struct
-import uuid
 from contextlib import suppress
 
 import h11
+import uuid_utils
 from starlette.types import Scope
 from uvicorn.protocols.http.h11_impl import H11Protocol, RequestResponseCycle
 
@@ -44,6 +44,9 @@ for overridden in ("_should_upgrade", "send_400_response"):
 
 class Connection(H11Protocol):
     """Serves one client's requests, one after the other."""
+
+    is_stopping = False
+    """Whether the service stops, so that what has no end of its own has to end."""
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
@@ -63,6 +66,10 @@ class Connection(H11Protocol):
         if self._is_answering() and len(self.conn.trailing_data[0]) < MAX_AHEAD:
             self.flow.resume_reading()
 
+    def shutdown(self) -> None:
+        self.is_stopping = True
+        super().shutdown()
+
     def _should_upgrade(self) -> bool:
         return False
 
@@ -78,7 +85,7 @@ class Connection(H11Protocol):
     def _send_400(self, message: str) -> None:
         has_begun = self.conn.our_state is h11.SEND_RESPONSE
         scope: Scope = {**self.scope} if has_begun else {"path": "", "method": "GET", "state": {}}
-        request_id = scope["state"].get("request_id") or str(uuid.uuid4())
+        request_id = scope["state"].get("request_id") or str(uuid_utils.uuid7())
         response = error_response(
             scope, 400, message, {"Connection": "close", REQUEST_ID: request_id}
         )

@@ -11,6 +11,7 @@ from contextlib import aclosing
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Annotated, Any
+from zoneinfo import available_timezones
 
 from fastapi import APIRouter, Depends, HTTPException, Query
 from fastapi.responses import StreamingResponse
@@ -177,6 +178,27 @@ KEY = f"({'|'.join(FIELDS)})"
 KEYS = WithJsonSchema({"type": "string", "pattern": f"^({KEY}(, ?{KEY})*)?$"})
 
 
+ZONES = available_timezones()
+
+
+def check_zone(name: str) -> str:
+    """Return the name of a time zone; raise ValueError if there is none."""
+    if name not in ZONES:
+        raise ValueError("Input should be the IANA name of a time zone, as in Europe/Berlin")
+    return name
+
+
+ZONE = WithJsonSchema({"type": "string", "enum": sorted(ZONES)})
+
+
+class FiguresQuery(FilterQuery):
+    """Of which entries figures are wanted, and whose days."""
+
+    tz: Annotated[str, AfterValidator(check_zone), ZONE] | None = Field(
+        None, description="the time zone of days and hours; UTC if left out"
+    )
+
+
 class LogQuery(FilterQuery):
     """Which entries are wanted, how many, and what of them."""
 
@@ -249,6 +271,8 @@ class Bucket(BaseModel):
     cancelled: int
     ttft_ms: Percentiles | None
     duration_ms: Percentiles | None
+    prompt_tokens: int
+    response_tokens: int
 
 
 class ModelFigures(BaseModel):
@@ -256,8 +280,29 @@ class ModelFigures(BaseModel):
 
     model: str
     entries: int
+    prompt_tokens: int
     response_tokens: int
     tokens_per_second: Percentiles | None
+    load_ms: Percentiles | None
+
+
+class DayFigures(BaseModel):
+    """The complete answers of one model on one day."""
+
+    day: Annotated[str, WithJsonSchema({"type": "string", "format": "date"})]
+    model: str
+    entries: int
+    prompt_tokens: int
+    response_tokens: int
+
+
+class ClientFigures(BaseModel):
+    """The complete answers that one program asked for."""
+
+    client: str | None = Field(description="its name without a version; null if it has none")
+    entries: int
+    prompt_tokens: int
+    response_tokens: int
 
 
 class SlowEntry(BaseModel):
@@ -285,6 +330,8 @@ class Figures(BaseModel):
     entries: int
     buckets: list[Bucket]
     models: list[ModelFigures]
+    days: list[DayFigures]
+    clients: list[ClientFigures]
     slowest: list[SlowEntry]
 
 
@@ -300,6 +347,8 @@ FIGURES = {
         "entries": 0,
         "buckets": [],
         "models": [],
+        "days": [],
+        "clients": [],
         "slowest": [],
     },
 }
@@ -315,13 +364,11 @@ def start_job(
     request: Request,
     kind: Kind,
     filter: Filter,
-    limit: int | None = None,
-    before: str | None = None,
-    fields: list[str] | None = None,
+    **more: Any,
 ) -> AsyncGenerator[bytes, None]:
     """Return what a reading process will find."""
     directory = str(request.state["settings"].log_dir)
-    job = Job(kind, directory, filter, limit, before, fields)
+    job = Job(kind, directory, filter, **more)
     return request.state["reading_processes"].read(job)
 
 
@@ -349,7 +396,9 @@ async def find_entries(request: Request, query: Annotated[LogQuery, Query()]) ->
         limit = limit or PAGE_LENGTH
     elif kind == "lines" and CHAT_PROFILE.search(accept):
         kind = "messages"
-    found = start_job(request, kind, query.to_filter(), limit, query.before, fields)
+    found = start_job(
+        request, kind, query.to_filter(), limit=limit, before=query.before, fields=fields
+    )
     return FoundResponse(found, media_type)
 
 
@@ -372,10 +421,10 @@ async def count_entries(
     responses={200: {"model": Figures, "content": {JSON_LINES[0]: FIGURES}}},
 )
 async def compute_figures(
-    request: Request, query: Annotated[FilterQuery, Query()]
+    request: Request, query: Annotated[FiguresQuery, Query()]
 ) -> StreamingResponse:
     """Compute figures about speed and failures: JSON lines, progress before the figures."""
-    found = start_job(request, "figures", query.to_filter())
+    found = start_job(request, "figures", query.to_filter(), tz=query.tz)
     return FoundResponse(found, JSON_LINES[0])
 
 

@@ -23,6 +23,10 @@ from protocols.registry import error_body
 
 REQUEST_ID = "X-Request-ID"
 RETRY_AFTER_SECONDS = 5
+BODY_SECONDS = 60.0
+"""How long a client may send nothing of its body."""
+
+SMALL_BODY_BYTES = 2**16
 ABSOLUTE_FORM = re.compile(rb"https?://([^/]*)(.*)", re.IGNORECASE | re.DOTALL)
 LOCAL_SUFFIXES = (".localhost", ".local", ".internal")
 """What no public name ends with (RFC 6761, RFC 6762, ICANN's resolution 2024.07.29.06)."""
@@ -156,9 +160,10 @@ class HostMiddleware:
 
 class BodyLimitMiddleware:
     """Limits the bytes of all bodies that the process holds, from their arrival to the end of their
-    requests, and gives the 413 of Starlette's limit for one body the shape of every other error.
+    requests, and the time in which nothing of a body arrives; and gives the 413 of Starlette's
+    limit for one body the shape of every other error.
 
-    A 413 of Ollama's own stays as it is.
+    A small body always has room. A 413 of Ollama's own stays as it is.
     """
 
     def __init__(self, app: ASGIApp, max_buffered_bytes: int, limits: Mapping[str, int]) -> None:
@@ -169,21 +174,44 @@ class BodyLimitMiddleware:
         self.buffered_bytes = 0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            return await self.app(scope, receive, send)
         replaced = False
+        is_complete = False
         held = 0
 
-        async def receive_counted() -> Message:
+        def hold_bytes(size: int) -> bool:
             nonlocal held
-            message = await receive()
-            size = len(message.get("body", b""))
             if self.buffered_bytes + size > self.max_buffered_bytes:
+                return False
+            self.buffered_bytes += size
+            held += size
+            return True
+
+        async def receive_counted() -> Message:
+            nonlocal held, is_complete
+            if is_complete:
+                return await receive()
+            try:
+                async with asyncio.timeout(BODY_SECONDS):
+                    message = await receive()
+            except TimeoutError:
+                raise HTTPException(
+                    408,
+                    f"nothing of the request's body arrived for {BODY_SECONDS:g} s; send it again",
+                    {"Connection": "close"},
+                ) from None
+            is_complete = not message.get("more_body", False)
+            size = len(message.get("body", b""))
+            if held + size <= SMALL_BODY_BYTES:
+                self.buffered_bytes += size
+                held += size
+            elif not hold_bytes(size):
                 raise HTTPException(
                     503,
                     "the bodies of all requests have more bytes than MINIVAULT_MAX_BUFFERED_BYTES "
                     "allows; retry later",
                 )
-            self.buffered_bytes += size
-            held += size
             return message
 
         async def send_in_shape(message: Message) -> None:
@@ -199,6 +227,7 @@ class BodyLimitMiddleware:
             elif not replaced:
                 await send(message)
 
+        scope.setdefault("state", {})["hold_bytes"] = hold_bytes
         try:
             await self.app(scope, receive_counted, send_in_shape)
         finally:

@@ -31,6 +31,8 @@ class State(ProcessState):
 
     request_id: str
     client: Client
+    hold_bytes: Callable[[int], bool]
+    """Counts bytes that are held until the response has been sent, if there is room for them."""
     is_forwarded: bool
     """Whether the response is Ollama's own; it stays as it is."""
 

@@ -206,16 +206,28 @@ def test_arguments_that_an_object_cannot_say_stay_text(through: Way, arguments: 
     assert entry["arguments"] == arguments
 
 
-def test_numbers_that_a_float_cannot_hold_stay_text_in_an_object(through: Way) -> None:
-    line = b'{"message":{"tool_calls":[{"function":{"name":"f","arguments":%b}}]}}\n'
-    given = b'{"a":1e400,"b":12345678901234567890.123,"c":0.5,"d":12345678901234567890}'
-    entry = answered(through, "/api/chat", [line % given, *lines({"done": True})])
-    assert entry["tool_calls"][0]["arguments"] == {
-        "a": "1e400",
-        "b": "12345678901234567890.123",
-        "c": 0.5,
-        "d": 12345678901234567890,
-    }
+THREE_CALLS = {
+    "/api/chat": (
+        '{"message":{"tool_calls":[{"function":{"name":"g","arguments":{"input":{"x":1}}}},'
+        '{"function":{"name":"h","arguments":{}}},{"function":{"name":"f","arguments":%s}}]}}\n'
+        '{"done":true}\n'
+    ),
+    MESSAGES: (
+        'data: {"type":"message","content":['
+        '{"type":"tool_use","name":"g","input":{"input":{"x":1}}},'
+        '{"type":"tool_use","name":"h","input":{}},{"type":"tool_use","name":"f","input":%s}]}\n\n'
+    ),
+}
+
+
+@pytest.mark.parametrize(
+    "given", ['{"a":1e400,"b":0.5}', '{"p" : "/a", "p":"/b"}', ODD_ARGUMENTS[1]]
+)
+@pytest.mark.parametrize("path", THREE_CALLS)
+def test_objects_that_cannot_say_all_stay_text_too(through: Way, path: str, given: str) -> None:
+    entry = answered(through, path, [(THREE_CALLS[path] % given).encode()])
+    arguments = [call["arguments"] for call in entry["tool_calls"]]
+    assert arguments == [{"input": {"x": 1}}, {}, given]
 
 
 def test_ollamas_own_search_is_a_tool_call_with_what_it_found(through: Way) -> None:

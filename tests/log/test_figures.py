@@ -1,15 +1,21 @@
 """The figures of the log, by the process that computes them, asked as the service asks it."""
 
+import io
 import json
 import random
 import statistics
 import sys
+from collections import Counter
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
+from zoneinfo import ZoneInfo
 
 import pytest
 
-from log.figures import SAMPLE, Percentiles
-from log.reader import BLOCK
+from log.figures import SAMPLE, Percentiles, write_figures
+from log.filter import Filter
+from log.reader import BLOCK, LogReader
 from tests.log.test_reader import DAY, entry, figures, read_to_end, reading, write
 
 
@@ -160,3 +166,72 @@ def test_percentiles_of_many_values_are_close_and_take_little_memory() -> None:
     assert got and len(percentiles._values) == SAMPLE
     for name, share in {"p50": 0.5, "p95": 0.95, "p99": 0.99}.items():
         assert got[name] / len(values) == pytest.approx(share, abs=0.03)
+
+
+def in_zone(folder: Path, tz: str) -> dict[str, Any]:
+    """Return the figures by the clock of a time zone."""
+    out = io.BytesIO()
+    write_figures(LogReader(folder, Filter()), out, zone=ZoneInfo(tz))
+    found: dict[str, Any] = json.loads(out.getvalue().splitlines()[-1])
+    return found
+
+
+@pytest.mark.parametrize("tz", ["America/Los_Angeles", "Asia/Kolkata", "Europe/Berlin", "UTC"])
+@pytest.mark.parametrize("days", [1, 5, 60, 100])
+def test_periods_begin_when_a_clock_in_the_zone_says_so(tmp_path: Path, tz: str, days: int) -> None:
+    """Over a change of the clocks in spring and in autumn."""
+    zone = ZoneInfo(tz)
+    counted: Counter[str] = Counter()
+    for begin in (datetime(2026, 3, 6, tzinfo=UTC), datetime(2026, 10, 23, tzinfo=UTC)):
+        folder = tmp_path / str(begin.month)
+        counted.clear()
+        for hour in range(24 * days):
+            moment = begin + timedelta(hours=hour, minutes=30)
+            stamp = moment.isoformat(timespec="microseconds").replace("+00:00", "Z")
+            write(folder, entry(str(hour), finished_at=stamp, prompt_tokens=2), day=stamp[:10])
+            counted[str(moment.astimezone(zone).date())] += 1
+        got = in_zone(folder, tz)
+        starts = [datetime.fromisoformat(bucket["start"]) for bucket in got["buckets"]]
+        assert starts == sorted(set(starts))
+        width = got["bucket_seconds"]
+        for start in starts:
+            local = start.astimezone(zone)
+            shown = (local.hour * 60 + local.minute) * 60 + local.second
+            skipped = (local - timedelta(hours=2)).utcoffset() != local.utcoffset()
+            assert shown % width == 0 or skipped
+        assert sum(bucket["ok"] for bucket in got["buckets"]) == 24 * days
+        assert sum(bucket["prompt_tokens"] for bucket in got["buckets"]) == 48 * days
+        by_day = {day["day"]: day["entries"] for day in got["days"]}
+        assert by_day == dict(counted)
+        if width == 86_400:
+            shown_by_day = {
+                str(start.astimezone(zone).date()): bucket["ok"]
+                for start, bucket in zip(starts, got["buckets"], strict=True)
+            }
+            assert shown_by_day == by_day
+
+
+def test_tokens_are_those_of_each_day_model_and_client(tmp_path: Path) -> None:
+    write(
+        tmp_path,
+        entry("a", prompt_tokens=1, model="llama3.2", user_agent="OpenAI/Python 3.57.0"),
+        entry(
+            "b", prompt_tokens=2, model="llama3.2:latest", user_agent="OpenAI/Python 4", load_ms=9.0
+        ),
+        entry("c", prompt_tokens="many", response_tokens=None, user_agent="curl/8.14.1"),
+        entry("d", prompt_tokens=100, status="error"),
+        entry("e", prompt_tokens=8, model="qwen3", user_agent=None),
+        entry("f", prompt_tokens=16, model="qwen3", user_agent=5, finish_reason="load"),
+    )
+    got = figures(tmp_path)
+    counts = ("entries", "prompt_tokens", "response_tokens")
+    models = {model["model"]: [model[key] for key in counts] for model in got["models"]}
+    assert models == {"llama3.2:latest": [2, 3, 180], "tinyllama": [1, 0, 0], "qwen3": [1, 8, 90]}
+    by_model = {(day["day"], day["model"]): [day[key] for key in counts] for day in got["days"]}
+    assert by_model == {(DAY, name): values for name, values in models.items()}
+    clients = {client["client"]: [client[key] for key in counts] for client in got["clients"]}
+    assert clients == {"OpenAI/Python": [2, 3, 180], "curl": [1, 0, 0], None: [1, 8, 90]}
+    loads = {model["model"]: model["load_ms"] for model in got["models"]}
+    assert loads["llama3.2:latest"]["p50"] == 9 and loads["qwen3"] is None
+    (bucket,) = got["buckets"]
+    assert (bucket["prompt_tokens"], bucket["response_tokens"]) == (11, 270)

@@ -131,11 +131,22 @@ def test_a_step_within_the_retention_is_announced_and_taken_back(
 ) -> None:
     write(tmp_path, *range(31))
     clock.step = 10 * DAY
+    write(tmp_path, -10)
     wait(GRACE_SECONDS / 2)
     assert caplog.messages[0].startswith("10 files of the log")
     clock.step = timedelta()
     wait(2 * GRACE_SECONDS)
-    assert ages(tmp_path) == [*range(31)]
+    assert ages(tmp_path) == [-10, *range(31)]
+
+
+@pytest.mark.parametrize("step", [2, 10, 30, 31, 500])
+def test_a_clock_that_goes_on_without_entries_removes_no_more_than_a_day(
+    tmp_path: Path, clock: Clock, wait: Wait, step: int
+) -> None:
+    write(tmp_path, *range(31))
+    clock.step = step * DAY
+    wait(3 * GRACE_SECONDS)
+    assert {*range(30)} <= {*ages(tmp_path)}
 
 
 def test_newest_entries_that_are_old_are_said_once(
@@ -159,7 +170,7 @@ def test_a_day_that_cannot_be_removed_takes_no_other_with_it(tmp_path: Path, wai
 
 
 def test_without_gaps_it_is_the_calendar_that_counts(tmp_path: Path) -> None:
-    """Random logs in which no gap is longer than the retention."""
+    """From the newest entries; random logs in which no gap is longer than the retention."""
     for seed in range(200):
         rng = random.Random(seed)
         days = rng.randint(1, 20)
@@ -171,6 +182,7 @@ def test_without_gaps_it_is_the_calendar_that_counts(tmp_path: Path) -> None:
             written.append(age)
             age += rng.randint(1, days)
         write(directory, *written)
-        expected = [age for age in written if age > days]
+        newest = next((age for age in written if age >= 0), 0)
+        expected = [age for age in written if age - newest + min(newest, 1) > days]
         found = find_old_files(directory, TODAY, days)
         assert [(TODAY - date.fromisoformat(p.stem)).days for p in found] == expected[::-1], seed

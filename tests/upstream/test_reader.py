@@ -203,3 +203,78 @@ def test_without_the_gateway_its_paths_are_not_there(
     assert service.client.request(method, path, json={}).status_code == 404
     assert service.client.post("/generate", json={"prompt": "Why?"}).status_code == 200
     assert [talk.path for talk in ollama.requests] == ["/api/generate"]
+
+
+CHAT, LINE = "/v1/chat/completions", b'{"response":"hello","done":true}'
+SAID = b'{"choices":[{"message":{"content":"hello"}}]}'
+DELTA = b'data: {"choices":[{"delta":{"content":"hello"}}]}\n\n'
+STREAM = DELTA + b"data: [DONE]\n\n"
+WHOLE: dict[str, tuple[str, Framing | None, bool, bytes]] = {
+    "a document and a line end": ("/api/generate", Framing.DOCUMENT, False, LINE + b"\n"),
+    "a document and spaces": (CHAT, Framing.DOCUMENT, False, SAID + b"    \r\n \n"),
+    "a line and CR LF": ("/api/generate", Framing.LINES, True, LINE + b" \t\r\n"),
+    "a line and spaces": ("/api/generate", Framing.LINES, True, LINE + b"   "),
+    "[DONE] and spaces": (CHAT, Framing.EVENTS, True, DELTA + b"data: [DONE]   "),
+    "a byte order mark": (CHAT, Framing.EVENTS, True, b"\xef\xbb\xbf" + STREAM),
+    "lines as a document": ("/api/generate", Framing.DOCUMENT, True, b'{"response":""}\n' + LINE),
+    "lines as events": ("/api/generate", Framing.EVENTS, True, b'{"response":""}\n' + LINE + b"\n"),
+    "lines as text": ("/api/generate", None, True, b'{"response":""}\n' + LINE + b"\n"),
+    "events as a document": (CHAT, Framing.DOCUMENT, True, STREAM),
+    "events as lines": (CHAT, Framing.LINES, True, STREAM),
+    "events as text": (CHAT, None, True, b"\r\n" + STREAM),
+    "events with names": ("/v1/messages", None, True, b"event: a\n" + b"data: %b\n\n" * 2),
+    "an id first": (CHAT, None, True, b"id: 1\n" + STREAM),
+    "a document as events": (CHAT, Framing.EVENTS, False, SAID),
+    "a document of many lines": (CHAT, Framing.DOCUMENT, True, SAID.replace(b":", b":\n ")),
+    "a whole answer to a stream": (CHAT, Framing.DOCUMENT, True, SAID + b"\n"),
+    "an event of several lines": (
+        CHAT,
+        Framing.EVENTS,
+        True,
+        b'data: {"choices":[\ndata: {"delta":{"content":"hello"}}\ndata: ]}\n\ndata: [DONE]\n\n',
+    ),
+    "an empty event": (
+        CHAT,
+        Framing.EVENTS,
+        True,
+        b"data:\n\n" + DELTA + b"data: \n\ndata: [DONE]\n\n",
+    ),
+}
+MESSAGE_EVENTS = (
+    b'{"type":"content_block_delta","delta":{"text":"hello"}}',
+    b'{"type":"message_stop"}',
+)
+
+
+@pytest.mark.parametrize("name", WHOLE)
+def test_no_whole_answer_leaves_before_it_is_known_to_be_one(name: str) -> None:
+    """In whatever pieces it comes, under whatever content type, with white space behind it."""
+    path, framing, streamed, data = WHOLE[name]
+    if b"%b" in data:
+        data %= MESSAGE_EVENTS
+    for size in (1, 2, 3, 5, 16, len(data)):
+        reader = AnswerReader(PROTOCOLS[path], framing, streamed=streamed)
+        pieces = [data[start : start + size] for start in range(0, len(data), size)]
+        chunks = [*map(reader.feed, pieces), reader.end()]
+        done = next(number for number, chunk in enumerate(chunks) if chunk.done)
+        before = b"".join(chunk.wire for chunk in chunks[:done])
+        assert not before.rstrip().endswith((b'"done":true}', b"[DONE]", SAID, b'_stop"}'))
+        assert len(before) < len(data.rstrip())
+        assert b"".join(chunk.wire for chunk in chunks) == data
+        said = "".join(text for chunk in chunks for text in chunk.response)
+        assert (said, sum(chunk.unreadable for chunk in chunks)) == ("hello", 0), size
+
+
+def test_white_space_without_an_end_costs_as_much_as_it_is_long() -> None:
+    reader = reader_of("/api/chat", Framing.DOCUMENT)
+    reader.feed(b'{"done":true}')
+    began = time.process_time()
+    errors = {reader.feed(b" " * 2**16).error for _ in range(1200)}
+    assert time.process_time() - began < 5, "its square takes a minute"
+    assert any(error and "more than 67108864 bytes" in error for error in errors)
+
+
+def test_event_of_very_many_lines_is_bounded() -> None:
+    data = b'data: {"a"\n' * 10_000 + b"\n" + STREAM
+    chunk = read(CHAT, Framing.EVENTS, data)
+    assert chunk.done and chunk.unreadable > 1 and chunk.response[-1] == "hello"

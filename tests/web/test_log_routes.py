@@ -158,6 +158,9 @@ def test_the_filters_of_the_query(service: Service) -> None:
         ("/log?before=2026-11-24.1%0A", "before"),
         ("/log?befor=1", "befor"),
         ("/log/figures?limit=5", "limit"),
+        ("/log/figures?tz=Mars/Olympus", "tz"),
+        ("/log/figures?tz=../../etc/passwd", "tz"),
+        ("/log/count?limit=5", "limit"),
         ("/log/an-id?q=x", "q"),
     ],
 )
