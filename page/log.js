@@ -54,6 +54,11 @@ function say() {
   const all = `${counting ? "at least " : ""}${count(Math.max(total, shown), "entry", "entries")}`;
   $("[role=status]", view).textContent = !shown ? "No entry matches; new ones will appear here"
     : all + (counting ? ", still counting" : "");
+}
+
+// Say how many rows there are now, and wait for their end to come into sight.
+function settle() {
+  say();
   older.hidden = !next;
   end.disconnect(); // it tells of changes, and the new end may be as near as the old one was
   end.observe(older);
@@ -72,13 +77,13 @@ async function more() {
   next = found.next;
   add(found.entries, { filter, grouped: !single.checked });
   total = Math.max(total, found.count ?? ids().length);
-  say();
+  counting &&= Boolean(next) && found.count == null;
+  settle();
 }
 
 // Count what matches, as far as the page does not know it.
 async function tally(signal) {
-  if (!next) return;
-  counting = true;
+  if (!counting) return;
   const response = await request(`log/count?${query(filter)}`, { kind: "log", signal, quiet: true });
   for await (const line of objects(response)) {
     [total, counting] = [Math.max(total, line.count), line.progress != null];
@@ -112,7 +117,7 @@ function insert(entries) {
   if (reads) scroller.scrollTop += scroller.scrollHeight - height;
   total += added;
   newest.hidden = ids().length < 2 * ROWS;
-  say();
+  settle();
 }
 
 const follow = () => (document.hidden ? live.stop() : live.start(poll));
@@ -121,7 +126,7 @@ async function load() {
   hide();
   const { signal } = work = new AbortController();
   [next, looked, newest.hidden, older.hidden, older.disabled] = [null, 0, true, true, false];
-  [total, counting] = [0, false];
+  [total, counting] = [0, true];
   clear();
   $("[role=status]", view).textContent = "Reading the log";
   await attempt(more);

@@ -19,7 +19,10 @@ const known = (entries, key) => [...new Set(entries.map(key))].filter(Boolean).j
 const sum = (entries, key) => entries.reduce((all, it) => all + (it[key] || 0), 0);
 const tokens = (entries) => sum(entries, "prompt_tokens") + sum(entries, "response_tokens");
 
-// The tools that were called, each with how often.
+// What a tool was called with, on one line.
+const given = (call) => visible(JSON.stringify(call?.function?.arguments ?? call?.arguments), 200);
+
+// The tools that were called, each with how often; of a single one also what it was called with.
 function called(entries) {
   const times = new Map();
   for (const call of entries.flatMap((it) => it.tool_calls ?? [])) {
@@ -27,7 +30,8 @@ function called(entries) {
     if (name) times.set(name, (times.get(name) ?? 0) + 1);
   }
   const names = [...times].map(([name, n]) => (n > 1 ? `${name} ×${n}` : name));
-  return names.length ? `called ${names.join(", ")}` : "";
+  const only = entries.length === 1 && names.length === 1 ? ` ${given(entries[0].tool_calls[0])}` : "";
+  return names.length ? `called ${names.join(", ")}${only}` : "";
 }
 
 // What a row says below the question: where the search matched, or what came of it.
@@ -92,10 +96,11 @@ function join(group, member, isNew) {
   group.head?.remove();
   group.head = head;
   head.after(...group.members.map((each) => each.row));
-  for (const each of group.members) {
+  group.members.forEach((each, i, { length }) => {
     each.row.classList.add("member");
     each.row.hidden = !group.open;
-  }
+    $("p", each.row).dataset.number = length - i;
+  });
   if (focused) $("button", head).focus();
 }
 
