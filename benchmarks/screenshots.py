@@ -19,12 +19,12 @@ from typing import Any, Literal
 from playwright.sync_api import Page, ViewportSize
 
 from tests.browser import chromium
-from tests.processes import UVICORN, process
+from tests.processes import SERVE, process
 
 RESULTS = Path(__file__).parent / "results"
 DAYS = 8
 KEY = "screenshots"
-SIZE: ViewportSize = {"width": 1100, "height": 660}
+SIZE: ViewportSize = {"width": 1280, "height": 720}
 SCHEMES: tuple[Literal["light", "dark"], ...] = ("light", "dark")
 MODELS = {"llama3.2:3b": 62.0, "qwen3:8b": 31.0, "tinyllama:latest": 118.0}  # tokens a second
 QUESTIONS = {
@@ -116,6 +116,7 @@ def look(page: Page, url: str, name: str) -> None:
     """Take the pictures of the three views."""
     page.goto(f"{url}/#key={KEY}")
     page.locator("tbody tr").nth(20).wait_for()
+    page.get_by_text("counting").wait_for(state="detached")
     page.screenshot(path=RESULTS / f"page-log-{name}.png")
     page.goto(f"{url}/#figures")
     page.locator("svg").nth(2).wait_for()
@@ -130,7 +131,7 @@ def main() -> None:
         log_dir = Path(folder) / "logs"
         write_log(log_dir)
         with (
-            process(UVICORN, log_dir, MINIVAULT_LOG_KEY=KEY) as service,
+            process(SERVE, log_dir, MINIVAULT_LOG_KEY=KEY) as service,
             chromium() as browser,
         ):
             for scheme in SCHEMES:

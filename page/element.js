@@ -1,11 +1,13 @@
 // Elements and what is written into them. Everything that came from a prompt, a model or a file is
 // text: it gets into the page as text nodes and attributes' values, never as markup.
-import { size } from "./measure.js";
+import { moment, utc } from "./measure.js";
 
 const SVG = /^(svg|g|line|path|rect|text|title)$/;
-const SHOWN = 20_000; // characters of a text at first: a browser lays out megabytes for seconds
-const STEP = 1_000_000;
-const INVISIBLE = /[\u0000-\u0008\u000b-\u001f\u007f-\u009f\u202a-\u202e\u2066-\u2069]/g;
+// Controls, what turns the direction of a text, and what has no width: there a text could hide.
+// Some scripts and emoji need joiners (U+200C, U+200D) and are left as they are.
+const INVISIBLE = new RegExp(String.raw`[\0-\x08\x0b-\x1f\x7f-\x9f\xad\u061c\u180e\u200b\u200e\u200f` +
+  String.raw`\u2028-\u202e\u2060-\u206f\ufeff\ufff9-\ufffb\u{e0000}-\u{e007f}]|(?<![\p{M}\p{Script=Arabic}` +
+  String.raw`\p{Script=Devanagari}\p{Emoji_Modifier}\p{Extended_Pictographic}])[\u200c\u200d]`, "gu");
 
 export const $ = (selector, within = document) => within.querySelector(selector);
 export function element(name, attributes = {}, ...children) {
@@ -21,28 +23,14 @@ export function element(name, attributes = {}, ...children) {
 // A text with its control characters, and those that turn the direction of what follows, visible.
 export function visible(value, length = Infinity) {
   return written(value).slice(0, length).replace(INVISIBLE, (character) =>
-    `[U+${character.charCodeAt(0).toString(16).toUpperCase().padStart(4, "0")}]`);
+    `[U+${character.codePointAt(0).toString(16).toUpperCase().padStart(4, "0")}]`);
 }
 
 export const written = (value) =>
   (typeof value === "string" ? value : value == null ? "" : JSON.stringify(value, null, 2));
 
-// A text to be read, a long one from its beginning and more on demand.
-export function passage(value, kind = "") {
-  const text = written(value);
-  const body = element("div", { class: `text ${kind}`, dir: "auto" });
-  let end = 0;
-  const show = (length) => {
-    body.append(element("span", {}, visible(text.slice(end, end += length))));
-    more.hidden = end >= text.length;
-    const rest = text.length - end > STEP ? `${size(STEP)} more` : "all";
-    more.textContent = `Show ${rest} of ${size(text.length)}`;
-  };
-  const more = element("button", { type: "button", class: "quiet" });
-  more.addEventListener("click", () => show(STEP));
-  show(SHOWN);
-  return element("div", {}, body, more);
-}
+// A moment of the log, in the reader's time and with UTC's on demand.
+export const time = (text) => element("time", { datetime: text, title: utc(text) }, moment(text) || visible(text, 100));
 
 // Copy a text, and say on the button whether it went.
 export async function copy(text, { target }) {

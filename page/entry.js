@@ -1,15 +1,22 @@
-// One entry, whole, in a dialog over the log: what was asked beside what was answered.
+// An entry, whole, in a dialog over the log: the conversation from top to bottom with the answer
+// under its last question, and the facts about it; or two entries side by side.
 import { read, write } from "./address.js";
 import { again } from "./ask.js";
-import { bubble, conversation, left, lengthOnly, thinking, toolCall } from "./conversation.js";
-import { $, copy, element, fail, passage, visible, written } from "./element.js";
-import { duration, moment } from "./measure.js";
+import { answer, lengthOnly, messages, prompted, thread } from "./conversation.js";
+import { difference } from "./difference.js";
+import { $, copy, element, fail, time, visible, written } from "./element.js";
+import { facts, list } from "./facts.js";
+import { choose, neighbour } from "./log.js";
+import { duration } from "./measure.js";
+import { passage, showPlain } from "./passage.js";
 import { curl, request } from "./service.js";
 
+const WIDE = 1000; // px from which the facts stand beside the conversation
+const OWN = /(^|_)(id|at)$|^conversation$/; // differs between any two entries
 const dialog = $("#entry");
-const whole = $(".whole", dialog);
-const button = (name) => $(`[name=${name}]`, dialog);
-let [opened, entry] = []; // its id, and what it holds
+const [whole, pair] = [$(".whole", dialog), $(".pair", dialog)];
+const control = (name) => $(`[name=${name}]`, dialog);
+let [opened, beside, entry] = []; // its id, that of the one beside it, and what it holds
 
 function showTimes({ ttft_ms: first, duration_ms: all }) {
   const known = typeof first === "number";
@@ -19,41 +26,73 @@ function showTimes({ ttft_ms: first, duration_ms: all }) {
     : `first token after ${duration(first)}, then ${duration(all - first)} of streaming`;
 }
 
-const answered = () => bubble("assistant", [
-  entry.thinking ? thinking(entry.thinking) : "", entry.response ? passage(entry.response) : "",
-  lengthOnly(entry) ? passage(left(entry.response_chars)) : "",
-  ...[entry.tool_calls ?? []].flat().map(toolCall),
-  entry.error ? passage(entry.error, "problem") : ""]);
-
-function showFacts({ prompt, system, request, response, thinking, tool_calls, error, ...others }) {
-  const there = Object.entries(others).filter(([, value]) => value != null);
-  $("dl", whole).replaceChildren(...there.map(([name, value]) => element("div", {},
-    element("dt", {}, visible(name.replaceAll("_", " "), 100)),
-    element("dd", { dir: "auto" }, visible(value, 2000)))));
-}
-
-async function load(id) {
-  const found = await (await request(`log/${encodeURIComponent(id)}`, { kind: "log" })).json();
-  if (id !== opened) return;
-  entry = found;
-  $("h2", dialog).textContent = `${moment(entry.finished_at)} · ${visible(entry.model, 60)}`;
-  $(".asked", whole).replaceChildren(...conversation(entry));
-  $(".answered", whole).replaceChildren(answered());
-  for (const name of ["again", "copy", "curl"]) button(name).disabled = lengthOnly(entry);
+function showWhole() {
+  $("h2", dialog).replaceChildren(time(entry.finished_at), ` · ${visible(entry.model, 60)}`);
+  $(".asked", whole).replaceChildren(...thread(messages(entry)));
+  $(".answered", whole).replaceChildren(answer(entry));
+  for (const name of ["again", "copy", "curl"]) control(name).disabled = lengthOnly(entry);
   showTimes(entry);
-  showFacts(entry);
-  whole.hidden = false;
+  $("dl", whole).replaceChildren(...list(entry));
+  $("details.about", whole).open = innerWidth > WIDE;
+  whole.hidden = $("header .actions", dialog).hidden = false;
+  $(".question", whole).scrollIntoView();
 }
 
-// Show the entry of this id; none closes the dialog.
-export function show(id) {
-  if (id === opened) return;
-  opened = id;
+const title = (it) => [visible(it.model, 60), " · ", time(it.finished_at)];
+function showPair(entries) {
+  const [one, two] = entries.map((it) => written(prompted(it)));
+  const answers = difference(...entries.map((it) => [it.response, it.tool_calls, it.error]
+    .filter((part) => part != null).map(written).join("\n\n")));
+  const known = entries.map((it) => new Map(facts(it).map(([key, ...fact]) => [key, fact])));
+  const keys = [...new Set(known.flatMap((each) => [...each.keys()]))];
+  const row = (key) => {
+    const [label] = known.find((each) => each.has(key)).get(key);
+    const values = known.map((each) => each.get(key)?.[1] ?? "");
+    const [a, b] = values.map((value) => value.textContent ?? value);
+    const cell = (value) => (a === b || OWN.test(key) ? value : element("mark", {}, value));
+    return element("tr", {}, element("th", { scope: "row" }, label),
+      values.map((value) => element("td", {}, cell(value))));
+  };
+  $("h2", dialog).textContent = "Two entries";
+  $(".same", pair).replaceChildren(...(one === two ? [element("h3", {}, "Both"), passage(one)] : []));
+  $(".columns", pair).replaceChildren(...entries.map((it, n) => element("section", {},
+    element("h3", {}, title(it)), one === two ? "" : passage(prompted(it)),
+    element("div", { class: "text", dir: "auto" }, answers[n]))));
+  $("thead tr", pair).replaceChildren(element("td"), ...entries.map((it) =>
+    element("th", { scope: "col" }, title(it))));
+  $("tbody", pair).replaceChildren(...keys.map(row));
+  pair.hidden = false;
+}
+
+async function load(...ids) {
+  const [id, other] = ids;
+  const responses = await Promise.all(ids.filter(Boolean).map((each) =>
+    request(`log/${encodeURIComponent(each)}`, { kind: "log" })));
+  const entries = await Promise.all(responses.map((response) => response.json()));
+  if (id !== opened || other !== beside) return;
+  [entry] = entries;
+  if (other) showPair(entries.reverse()); // the one that was chosen first stands on the left
+  else showWhole();
+}
+
+// Show the entry of this id, or two; none closes the dialog.
+export function show(id, other) {
+  if (id === opened && other === beside) return;
+  [opened, beside] = [id, other];
   if (!id) return dialog.close();
   if (!dialog.open) dialog.showModal();
-  [dialog.scrollTop, whole.hidden, $("h2", dialog).textContent] = [0, true, "Entry"];
+  [dialog.scrollTop, whole.hidden, pair.hidden] = [0, true, true];
+  $("h2", dialog).textContent = "Entry";
+  $("header .actions", dialog).hidden = true;
   fail(dialog);
-  load(id).catch((error) => id === opened && fail(dialog, error));
+  load(id, other).catch((error) => id === opened && fail(dialog, error));
+}
+
+// Show the next entry of the log, or the one before.
+export async function step(by) {
+  const { view, filter } = read();
+  const found = opened && !beside && await neighbour(opened, by);
+  if (found) location.replace(write(view, filter, found));
 }
 
 function sent({ prompt, model, system, options, format, think, request: body }) {
@@ -61,11 +100,21 @@ function sent({ prompt, model, system, options, format, think, request: body }) 
   return body ?? Object.fromEntries(asked.filter(([, value]) => value != null));
 }
 
-const on = (name, action) => button(name).addEventListener("click", action);
+const on = (name, action) => control(name).addEventListener("click", action);
 on("again", () => again(entry));
 on("copy", (event) => copy(written(entry.response), event));
 on("curl", (event) => copy(curl(entry.endpoint, sent(entry)), event));
 on("json", (event) => copy(JSON.stringify(entry), event));
+on("newer", () => step(-1));
+on("older", () => step(1));
+on("plain", ({ target }) => {
+  showPlain(target.checked);
+  showWhole();
+});
+on("compare", () => {
+  choose(entry);
+  dialog.close();
+});
 dialog.addEventListener("close", () => {
   const { view, filter, entry: id } = read();
   if (dialog.open || !id || id !== opened) return; // it was not the reader who closed it

@@ -1,10 +1,10 @@
 // Figures: what the log says about speed and failures, counted by the service, drawn here.
 import { write } from "./address.js";
 import { draw } from "./chart.js";
-import { $, element, fail, visible } from "./element.js";
+import { $, element, fail, time, visible } from "./element.js";
 import { query } from "./filter.js";
-import { firstLine } from "./log.js";
-import { count, duration, moment, short } from "./measure.js";
+import { firstLine } from "./rows.js";
+import { count, duration, number, short } from "./measure.js";
 import { objects, request } from "./service.js";
 
 const view = $("main#figures");
@@ -15,11 +15,15 @@ const PERCENTILES = ["p50", "p95", "p99"];
 let work = new AbortController(); // aborted when the figures are no longer wanted
 let [figures, filter] = [null, {}];
 
+const TOKENS = ["prompt_tokens", "response_tokens"];
+const zone = Intl.DateTimeFormat().resolvedOptions().timeZone; // whose days and hours are wanted
+
 // The stretches of time with their labels.
 function stretches({ buckets, bucket_seconds: width }) {
   const clock = width < 86_400 ? { hour: "2-digit", minute: "2-digit" } : {};
   const format = new Intl.DateTimeFormat("en-GB", { day: "numeric", month: "short", ...clock });
-  return buckets.map((it) => ({ ...it, label: format.format(Date.parse(it.start)) }));
+  return buckets.map(({ start, ...it }) =>
+    ({ ...it, start: new Date(start), label: format.format(new Date(start)) }));
 }
 
 function fill(name, rows) {
@@ -30,11 +34,16 @@ function fill(name, rows) {
 
 const each = (values, unit) => PERCENTILES.map((name) => unit(values?.[name]));
 const slowest = (it) => [
-  element("a", { href: write("figures", filter, it.id) }, moment(it.finished_at)),
+  element("a", { href: write("figures", filter, it.id) }, time(it.finished_at)),
   duration(it.duration_ms), visible(it.model, 100), element("bdi", {}, firstLine(it))];
-const speed = (it) => [visible(it.model, 100), short(it.entries), short(it.response_tokens),
-  ...each(it.tokens_per_second, short)];
+const taken = (it) => [it.entries, ...TOKENS.map((name) => it[name])].map(number);
+const byModel = (it) => [visible(it.model, 100), ...taken(it), ...each(it.tokens_per_second, short),
+  duration(it.load_ms?.p50)];
+const byDay = (it) => [it.day, visible(it.model, 100), ...taken(it)];
+const byClient = ({ client, ...it }) => [!client ? "(unnamed)" : element("a",
+  { href: write("log", { ...filter, user_agent: client }) }, visible(client, 100)), ...taken(it)];
 const numbers = (it) => [it.label, it.ok, it.cancelled, it.error,
+  ...TOKENS.map((name) => number(it[name])),
   ...each(it.ttft_ms, duration), ...each(it.duration_ms, duration)];
 
 function showAll() {
@@ -42,18 +51,24 @@ function showAll() {
   if (charts.hidden) return;
   const all = stretches(figures);
   const chart = (name, names, value, how) => draw($(`.${name} svg`, charts), { ...how,
-    labels: all.map(({ label }) => label),
-    series: names.map((each) => ({ name: each, values: all.map((it) => value(it, each)) })) });
+    labels: all.map(({ label }) => label), starts: all.map(({ start }) => start),
+    series: names.map((each) => ({ name: each.replace("_", " "),
+      values: all.map((it) => value(it, each)) })) });
   chart("requests", STATUSES, (it, status) => it[status], { stacked: true, unit: short });
+  chart("tokens", TOKENS, (it, name) => it[name], { stacked: true, unit: short });
   chart("first", PERCENTILES, (it, name) => it.ttft_ms?.[name], { unit: duration });
   chart("duration", PERCENTILES, (it, name) => it.duration_ms?.[name], { unit: duration });
   fill("slowest", figures.slowest.map(slowest));
-  fill("models", figures.models.map(speed));
+  fill("models", figures.models.map(byModel));
+  fill("by-day", figures.days.toReversed().map(byDay));
+  fill("by-client", figures.clients.map(byClient));
   fill("numbers", all.map(numbers));
 }
 
 async function load(signal) {
-  const response = await request(`log/figures?${query(filter)}`, { kind: "log", signal });
+  const search = query(filter);
+  search.set("tz", zone);
+  const response = await request(`log/figures?${search}`, { kind: "log", signal });
   for await (const line of objects(response)) {
     if (line.progress == null) figures = line;
     [progress.value, progress.hidden] = [line.progress ?? 1, line.progress == null];

@@ -1,8 +1,10 @@
 // The filter: its form, the days to choose from, and what of it the service is asked.
 import { write } from "./address.js";
 import { $, element } from "./element.js";
+import { objects, request } from "./service.js";
 
 const form = $("#filter");
+const QUIETLY = { kind: "log", quiet: true };
 let shown = "log";
 const midnight = (daysAgo, day = new Date()) =>
   new Date(day.getFullYear(), day.getMonth(), day.getDate() - daysAgo);
@@ -21,6 +23,8 @@ export function show(view, filter) {
   shown = view;
   for (const field of form.elements) field.value = filter[field.name] ?? "";
   const { from, to, ...others } = filter;
+  $(".clear", form).href = write(view);
+  $(".clear", form).hidden = !Object.values(filter).some(Boolean);
   const days = $(".days", form); // whose links stay, as one may be under a pressed button
   spans().forEach(([label, first, last], i) => {
     const link = days.children[i] ?? days.appendChild(element("a"));
@@ -50,9 +54,29 @@ export function query({ from, to, ...filter }) {
   return parameters;
 }
 
-// Offer the models that were seen to choose from.
-export function offer(models) {
-  const known = new Set([...$("#models").options].map(({ value }) => value));
-  const fresh = [...new Set(models)].filter((model) => model && !known.has(model)).slice(0, 50);
-  $("#models").append(...fresh.map((value) => element("option", { value })));
+// What a file of these entries is called.
+export function name({ from, to, model, user_agent: program, status, q }) {
+  const days = from || to ? [...new Set([from, to])].filter(Boolean).join("-to-") : date(0);
+  return ["minivault", days, model, program, status, q].filter(Boolean)
+    .map((part) => part.replace(/[^\p{L}\p{N}._]+/gu, "-").slice(0, 60)).join("-");
 }
+
+// Offer what was seen to choose from, in the list of this name.
+export function offer(list, values) {
+  const known = new Set([...$(`#${list}`).options].map(({ value }) => value));
+  const fresh = [...new Set(values)].filter((value) => value && !known.has(value)).slice(0, 50);
+  $(`#${list}`).append(...fresh.map((value) => element("option", { value })));
+}
+
+// Who looks for a model or a client is offered all that are in the log.
+async function offerAll() {
+  for await (const { models, clients } of objects(await request("log/figures", QUIETLY))) {
+    offer("models", (models ?? []).map(({ model }) => model));
+    offer("programs", (clients ?? []).map(({ client }) => client));
+  }
+}
+form.addEventListener("focusin", function look({ target }) {
+  if (!/^(programs|models)$/.test(target.getAttribute("list"))) return;
+  form.removeEventListener("focusin", look);
+  offerAll().catch(() => {}); // those of the entries that are shown are there
+});

@@ -10,6 +10,11 @@ export function moment(text) {
   return Number.isNaN(date.getTime()) ? "" : date.toLocaleString("en-GB", day);
 }
 
+export function utc(text) {
+  const date = new Date(text);
+  return Number.isNaN(date.getTime()) ? null : `${date.toISOString().slice(0, 19).replace("T", " ")} UTC`;
+}
+
 export function duration(ms) {
   if (typeof ms !== "number") return "";
   if (ms < 999.5) return `${short(ms)} ms`;
@@ -18,7 +23,8 @@ export function duration(ms) {
   return minutes < 60 ? `${minutes} min ${seconds} s` : `${short(minutes / 60)} h`;
 }
 
-export const count = (n, one, many = `${one}s`) => `${whole.format(n)} ${n === 1 ? one : many}`;
+export const number = (n) => whole.format(n);
+export const count = (n, one, many = `${one}s`) => `${number(n)} ${n === 1 ? one : many}`;
 export const short = (value) => (typeof value === "number" ? rounded.format(value) : "");
 export const size = (n) => (n < 1e6 ? `${short(n / 1e3)} kB` : `${short(n / 1e6)} MB`);
 // Tokens a second by the rule of `log/speed.py`; undefined where unknown.

@@ -5,7 +5,8 @@ import { $ } from "./element.js";
 import * as entry from "./entry.js";
 import * as figures from "./figures.js";
 import * as filter from "./filter.js";
-import { keep } from "./key.js";
+import { change, keep } from "./key.js";
+import "./keys.js";
 import * as log from "./log.js";
 
 const views = { ask, log, figures };
@@ -30,7 +31,8 @@ function show() {
   if (view !== "ask") filter.show(view, now.filter);
   if (view !== "ask" || shown !== view) views[view].show(now.filter);
   shown = view;
-  entry.show(view === "ask" ? undefined : now.entry);
+  entry.show(...(view === "ask" ? [] : [now.entry, now.other]));
 }
+$("[name=keys]").addEventListener("click", change);
 addEventListener("hashchange", show);
 show();

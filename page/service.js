@@ -4,7 +4,8 @@ import { ask, key } from "./key.js";
 async function words(response) {
   const text = await response.text();
   try {
-    const { detail } = JSON.parse(text);
+    const { detail, error } = JSON.parse(text); // its own, or that of one of Ollama's interfaces
+    if (error) return error.message ?? error;
     if (typeof detail === "string") return detail;
     return detail.map(({ loc, msg }) => `${loc.slice(1).join(".")}: ${msg}`).join("\n");
   } catch {
@@ -21,7 +22,7 @@ export async function request(path, { kind, quiet, headers, ...options }) {
     .catch((error) => { throw new Error(`The service cannot be reached: ${error.message}`); });
   if (response.ok) return response;
   const again = response.status === 401 && !quiet && await ask(kind, given);
-  if (!again) throw new Error(await words(response));
+  if (!again) throw Object.assign(new Error(await words(response)), { status: response.status });
   return request(path, { kind, headers, ...options });
 }
 
@@ -35,7 +36,7 @@ export async function* objects(response) {
       const [first, ...others] = read.value.split("\n");
       rest += first;
       for (const other of others) {
-        const [, name, json] = /^(?:event: (.*)|(?:data: )?(.*))$/.exec(rest);
+        const [, name, json] = /^(?::.*|event: (.*)|(?:data: )?(.*))$/.exec(rest);
         if (json) yield Object.assign(JSON.parse(json), event && { event });
         [rest, event] = [other, name ?? ""];
       }

@@ -10,6 +10,7 @@ from playwright.sync_api import Browser, Locator, Page, expect
 
 from tests.browser import CHROMIUM, chromium, innocent_page
 from tests.conftest import DEADLINE, Service, Way
+from tests.ollama_stand_in import Behaviour, Conversation
 
 needs_browser = pytest.mark.skipif(not CHROMIUM, reason="needs Debian's package chromium")
 
@@ -65,6 +66,21 @@ class Opened:
     def entry(self) -> Locator:
         """The entry that is open."""
         return self.page.get_by_role("dialog")
+
+
+def chat(*texts: str, thinking: tuple[str, ...] = (), end: Behaviour | None = None) -> Behaviour:
+    """Answer on `/api/chat` with these tokens after these thoughts, then end in some other way."""
+
+    async def answer(talk: Conversation) -> None:
+        await talk.start()
+        for thought in thinking:
+            message = {"role": "assistant", "content": "", "thinking": thought}
+            await talk.line(message=message, done=False)
+        for text in texts:
+            await talk.line(message={"role": "assistant", "content": text}, done=False)
+        await (end or Conversation.done)(talk)
+
+    return answer
 
 
 def ago(**age: float) -> str:

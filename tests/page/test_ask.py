@@ -5,12 +5,13 @@ import subprocess
 from datetime import datetime, timedelta
 from typing import Any
 
+import pytest
 from playwright.sync_api import Browser, Page, expect
 
 from tests.browser import innocent_page
 from tests.conftest import DEADLINE, Serve, Way, eventually
-from tests.ollama_stand_in import hang, refuse, then, tokens
-from tests.page.conftest import Opened, needs_browser
+from tests.ollama_stand_in import hang, refuse
+from tests.page.conftest import Opened, chat, entry, needs_browser
 
 pytestmark = needs_browser
 
@@ -27,15 +28,15 @@ def test_the_answer_appears_as_it_comes_and_is_in_the_log(through: Way, opened: 
     async def rest(talk: Any) -> None:
         while not go_on:
             await asyncio.sleep(0.01)
-        await talk.line(response=" is blue.", done=False)
+        await talk.line(message={"role": "assistant", "content": " is blue."}, done=False)
         await talk.done()
 
-    through.ollama.answer = then("The sky", end=rest)
+    through.ollama.answer = chat("The sky", end=rest)
     opened.show()
     page = opened.page
     page.get_by_role("link", name="Ask").click()
     page.get_by_label("Prompt").fill("Why?")
-    page.keyboard.press("Control+Enter")
+    page.keyboard.press("Enter")
     answer = page.get_by_role("region", name="The answer's text")
     expect(answer).to_have_text("The sky")
     expect(page.locator(".facts")).to_contain_text("Answering · first token")
@@ -48,11 +49,11 @@ def test_the_answer_appears_as_it_comes_and_is_in_the_log(through: Way, opened: 
 
 
 def test_all_fields_are_sent_and_thinking_is_kept_apart(through: Way, opened: Opened) -> None:
-    through.ollama.answer = tokens("Because.", thinking=("Let me", " see."))
+    through.ollama.answer = chat("Because.", thinking=("Let me", " see."))
+    through.ollama.models = ["tinyllama:latest", "qwen3:8b"]
     page = opened.page
-    page.route("**/api/tags", lambda route: route.fulfill(json={"models": [{"name": "qwen3:8b"}]}))
     page.goto(through.url)
-    page.get_by_role("combobox", name="Model").fill("qwen3:8b")
+    page.get_by_role("combobox", name="Model").select_option("qwen3:8b")
     page.get_by_text("System message and options").click()
     page.get_by_label("System message").fill("Be brief.")
     page.get_by_label("Options, as JSON").fill('{"temperature": 0}')
@@ -63,6 +64,7 @@ def test_all_fields_are_sent_and_thinking_is_kept_apart(through: Way, opened: Op
     page.locator("#answer summary").click()
     expect(page.locator("#answer .thinking .text")).to_have_text("Let me see.")
     asked = opened.service.entry()
+    assert asked["endpoint"] == "/api/chat"
     assert (asked["model"], asked["system"]) == ("qwen3:8b", "Be brief.")
     assert (asked["options"], asked["think"]) == ({"temperature": 0}, True)
 
@@ -82,7 +84,7 @@ def test_bad_json_is_said_at_its_field_and_nothing_is_sent(opened: Opened) -> No
 
 
 def test_stop_ends_the_answer_and_its_entry_says_cancelled(through: Way, opened: Opened) -> None:
-    through.ollama.answer = then("The sky", end=hang)
+    through.ollama.answer = chat("The sky", end=hang)
     page = opened.page
     page.goto(through.url)
     ask(page)
@@ -96,8 +98,8 @@ def test_errors_are_shown_in_the_services_words(through: Way, page: Page) -> Non
     through.ollama.answer = refuse(404, "model 'tinyllama' not found")
     page.goto(through.url)
     ask(page)
-    expect(page.get_by_role("alert")).to_contain_text("ollama pull tinyllama")
-    through.ollama.answer = then("The sky", end=hang)
+    expect(page.get_by_role("alert")).to_contain_text("model 'tinyllama' not found")
+    through.ollama.answer = chat("The sky", end=hang)
     ask(page)
     expect(page.locator("#answer .response")).to_have_text("The sky")
     expect(page.get_by_role("alert")).to_be_hidden()
@@ -132,3 +134,253 @@ def test_as_curl_is_the_same_request_whatever_the_prompt_holds(
     assert "\u202e" not in command
     subprocess.run(["bash", "-c", command], check=True, capture_output=True)
     assert service.entry()["prompt"] == prompt
+
+
+# A conversation
+
+
+def test_a_follow_up_goes_with_what_was_said_before(through: Way, opened: Opened) -> None:
+    page = opened.page
+    page.goto(through.url)
+    through.ollama.answer = chat("It **scatters**.")
+    ask(page)
+    expect(page.locator("#answer strong")).to_have_text("scatters")
+    through.ollama.answer = chat("Then it is red.")
+    ask(page, "And at sunset?")
+    expect(page.locator("#answer .response")).to_have_text("Then it is red.")
+    expect(page.locator(".said .message > h3")).to_have_text(["user", "assistant", "user"])
+    texts = [message.text_content() for message in page.locator(".said .text").all()]
+    assert texts == ["Why?", "It scatters.", "And at sunset?"]
+    assert through.ollama.requests[-1].body["messages"] == [
+        {"role": "user", "content": "Why?"},
+        {"role": "assistant", "content": "It **scatters**."},
+        {"role": "user", "content": "And at sunset?"},
+    ]
+    page.get_by_role("button", name="New conversation").click()
+    expect(page.locator("#answer")).to_be_hidden()
+    ask(page, "What else?")
+    expect(page.locator(".facts")).to_contain_text("Done")
+    assert [each["content"] for each in through.ollama.requests[-1].body["messages"]] == [
+        "What else?"
+    ]
+
+
+def test_a_question_that_failed_can_be_asked_anew(through: Way, opened: Opened) -> None:
+    page = opened.page
+    page.goto(through.url)
+    through.ollama.answer = refuse(500, "out of memory")
+    ask(page)
+    expect(page.get_by_role("alert")).to_contain_text("out of memory")
+    expect(page.get_by_label("Prompt")).to_have_value("Why?")
+    through.ollama.answer = chat("Because.")
+    page.get_by_role("button", name="Ask", exact=True).click()
+    expect(page.locator("#answer .response")).to_have_text("Because.")
+    assert len(through.ollama.requests[-1].body["messages"]) == 1
+
+
+def test_enter_sends_and_shift_enter_makes_a_line(through: Way, opened: Opened) -> None:
+    page = opened.page
+    page.goto(through.url)
+    expect(page.locator("#ask form")).to_contain_text("Enter sends, Shift+Enter makes a line")
+    page.get_by_label("Prompt").fill("One")
+    page.keyboard.press("Shift+Enter")
+    page.keyboard.type("two")
+    assert through.ollama.requests == []
+    page.keyboard.press("Enter")
+    expect(page.locator(".facts")).to_contain_text("Done")
+    assert through.ollama.requests[0].body["messages"][0]["content"] == "One\ntwo"
+    expect(page.get_by_label("Prompt")).to_have_value("")
+
+
+def test_the_answer_is_copied_as_it_is(through: Way, opened: Opened) -> None:
+    page = opened.page
+    page.context.grant_permissions(["clipboard-read", "clipboard-write"])
+    through.ollama.answer = chat("It **scatters**.")
+    page.goto(through.url)
+    ask(page)
+    expect(page.locator(".facts")).to_contain_text("Done")
+    page.locator("#answer").get_by_role("button", name="Copy").click()
+    expect(page.get_by_role("button", name="Copied")).to_be_visible()
+    assert page.evaluate("navigator.clipboard.readText()") == "It **scatters**."
+
+
+def test_the_stub_answers_each_question_by_itself(serve: Serve, page: Page) -> None:
+    service = serve()
+    page.goto(service.url)
+    for question in ("Why?", "And then?"):
+        ask(page, question)
+        expect(page.locator(".said .text")).to_have_text([question])
+        expect(page.locator(".facts")).to_contain_text("Done")
+    assert [each["endpoint"] for each in service.entries] == ["/stream", "/stream"]
+    expect(page.locator("#ask select[name=model]")).to_be_hidden()
+
+
+# Asking again
+
+
+PICTURE = "R0lGODlhAQABAIAAAAAAAP///yH5BAEAAAAALAAAAAABAAEAAAIBRAA7"
+ASKED: list[tuple[str, dict[str, Any], list[dict[str, Any]]]] = [
+    (
+        "/api/chat",
+        {
+            "messages": [
+                {"role": "user", "content": "Who?"},
+                {"role": "assistant", "content": "I."},
+                {"role": "user", "content": "Why?", "images": [PICTURE]},
+            ]
+        },
+        [
+            {"role": "user", "content": "Who?"},
+            {"role": "assistant", "content": "I."},
+            {"role": "user", "content": "Why?", "images": [PICTURE]},
+        ],
+    ),
+    (
+        "/v1/chat/completions",
+        {
+            "messages": [
+                {"role": "developer", "content": "Be brief."},
+                {"role": "user", "content": [{"type": "text", "text": "Rain?"}]},
+                {
+                    "role": "assistant",
+                    "content": None,
+                    "tool_calls": [
+                        {"id": "t1", "function": {"name": "weather", "arguments": '{"at": 1}'}}
+                    ],
+                },
+                {"role": "tool", "tool_call_id": "t1", "content": "no"},
+                {
+                    "role": "user",
+                    "content": [
+                        {"type": "text", "text": "Why?"},
+                        {
+                            "type": "image_url",
+                            "image_url": {"url": f"data:image/gif;base64,{PICTURE}"},
+                        },
+                    ],
+                },
+            ],
+            "tools": [{"type": "function", "function": {"name": "weather"}}],
+        },
+        [
+            {"role": "system", "content": "Be brief."},
+            {"role": "user", "content": "Rain?"},
+            {
+                "role": "assistant",
+                "content": "",
+                "tool_calls": [
+                    {"id": "t1", "function": {"name": "weather", "arguments": {"at": 1}}}
+                ],
+            },
+            {"role": "tool", "content": "no", "tool_call_id": "t1"},
+            {"role": "user", "content": "Why?", "images": [PICTURE]},
+        ],
+    ),
+    (
+        "/v1/messages",
+        {
+            "messages": [
+                {"role": "user", "content": "Rain?"},
+                {
+                    "role": "assistant",
+                    "content": [
+                        {"type": "tool_use", "id": "t1", "name": "weather", "input": {"at": 1}}
+                    ],
+                },
+                {
+                    "role": "user",
+                    "content": [
+                        {
+                            "type": "tool_result",
+                            "tool_use_id": "t1",
+                            "content": [{"type": "text", "text": "no"}],
+                        },
+                        {"type": "text", "text": "Why?"},
+                    ],
+                },
+            ],
+            "tools": [{"name": "weather", "input_schema": {"type": "object"}}],
+        },
+        [
+            {"role": "system", "content": "Be brief."},
+            {"role": "user", "content": "Rain?"},
+            {
+                "role": "assistant",
+                "content": "",
+                "tool_calls": [
+                    {"id": "t1", "function": {"name": "weather", "arguments": {"at": 1}}}
+                ],
+            },
+            {"role": "tool", "content": "no", "tool_call_id": "t1"},
+            {"role": "user", "content": "Why?"},
+        ],
+    ),
+    (
+        "/v1/responses",
+        {
+            "input": [
+                {"role": "user", "content": [{"type": "input_text", "text": "Rain?"}]},
+                {"type": "reasoning", "summary": []},
+                {
+                    "type": "function_call",
+                    "call_id": "t1",
+                    "name": "weather",
+                    "arguments": '{"at": 1}',
+                },
+                {"type": "function_call_output", "call_id": "t1", "output": "no"},
+                {"role": "user", "content": "Why?"},
+            ]
+        },
+        [
+            {"role": "system", "content": "Be brief."},
+            {"role": "user", "content": "Rain?"},
+            {
+                "role": "assistant",
+                "content": "",
+                "tool_calls": [
+                    {"id": "t1", "function": {"name": "weather", "arguments": {"at": 1}}}
+                ],
+            },
+            {"role": "tool", "content": "no", "tool_call_id": "t1"},
+            {"role": "user", "content": "Why?"},
+        ],
+    ),
+]
+
+
+@pytest.mark.parametrize(
+    ("endpoint", "request_body", "messages"), ASKED, ids=lambda it: str(it)[:9]
+)
+def test_a_whole_conversation_is_asked_again_beside_its_answer(
+    through: Way,
+    opened: Opened,
+    endpoint: str,
+    request_body: dict[str, Any],
+    messages: list[dict[str, Any]],
+) -> None:
+    through.ollama.models = ["tinyllama:latest", "qwen3:8b"]
+    through.ollama.answer = chat("Because it **is**.")
+    system = None if endpoint == "/api/chat" else "Be brief."
+    options = {"temperature": 0.5} if endpoint == "/api/chat" else {"max_tokens": 9, "n": 1}
+    more = {"system": system, "options": options, "prompt": "Why?", "response": "It was so."}
+    opened.write(entry(1, endpoint=endpoint, request=request_body, **more))
+    page = opened.page
+    page.set_viewport_size({"width": 1280, "height": 800})
+    opened.show(f"#log?entry={entry(1)['id']}")
+    page.get_by_role("button", name="Ask again").click()
+    expect(page.get_by_label("Prompt")).to_have_value("Why?")
+    page.get_by_role("combobox", name="Model").select_option("qwen3:8b")
+    page.get_by_role("button", name="Ask", exact=True).click()
+    expect(page.locator(".facts")).to_contain_text("Done")
+    before, after = page.locator("#before"), page.locator("#answer")
+    expect(before).to_contain_text("It was so.")
+    expect(after.locator("strong")).to_have_text("is")
+    left, right = before.bounding_box(), after.bounding_box()
+    assert left and right and left["y"] == right["y"] and left["x"] < right["x"]
+    sent = through.ollama.requests[-1].body
+    assert (sent["model"], sent["messages"]) == ("qwen3:8b", messages)
+    assert sent["options"] == (options if endpoint == "/api/chat" else {"num_predict": 9})
+    if "tools" in request_body:
+        assert [tool["function"]["name"] for tool in sent["tools"]] == ["weather"]
+    page.get_by_role("link", name="In the log").click()
+    expect(opened.entry.locator(".columns mark")).not_to_have_count(0)

@@ -1,14 +1,20 @@
 """The figures in a browser: what is found by them, how they are drawn, and when they stop."""
 
 import json
+import re
 import socket
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 
-from playwright.sync_api import expect
+from typing import Any
+from zoneinfo import ZoneInfo
 
-from tests.conftest import DEADLINE, eventually
+import pytest
+from playwright.sync_api import Browser, expect
+
+from tests.browser import innocent_page
+from tests.conftest import DEADLINE, Way, eventually
 from tests.page.conftest import Opened, ago, entry, needs_browser
 
 pytestmark = needs_browser
@@ -38,7 +44,7 @@ def test_figures_are_drawn_and_said_as_numbers(opened: Opened) -> None:
     )
     opened.show("#figures")
     page = opened.page
-    expect(page.get_by_role("img")).to_have_count(3)
+    expect(page.get_by_role("img")).to_have_count(4)
     assert page.locator("svg .bar[height='0']").count() < page.locator("svg .bar").count()
     expect(page.get_by_role("region", name="Tokens per second")).to_contain_text("tinyllama")
     page.get_by_text("All figures as a table").click()
@@ -83,3 +89,52 @@ def test_a_page_that_leaves_the_figures_stops_them(opened: Opened) -> None:
     expect(page.get_by_role("main", name="Figures")).to_contain_text("Reading the log")
     page.get_by_role("link", name="Ask").click()
     eventually(lambda: page.evaluate("1") and any("figures" in url for url in failed))
+
+
+def test_tokens_are_told_by_model_by_day_and_by_client(opened: Opened) -> None:
+    agent = {"user_agent": "claude-cli/2.0.1 (external)", "model": "qwen3:8b"}
+    opened.write(
+        entry(1, finished_at=ago(days=2), prompt_tokens=1000, response_tokens=200, load_ms=1500.0),
+        entry(2, prompt_tokens=20_000, response_tokens=300, **agent),
+        entry(3, prompt_tokens=30_000, response_tokens=400, **agent),
+    )
+    opened.show("#figures")
+    page = opened.page
+    model = page.get_by_role("region", name="tokens per second by model").get_by_role("row")
+    expect(model.filter(has_text="qwen3:8b")).to_contain_text("50,000")
+    expect(model.filter(has_text="tinyllama")).to_contain_text("1.50 s")
+    days = page.get_by_role("region", name="Tokens by day and model").get_by_role("row")
+    expect(days.nth(1)).to_contain_text("qwen3:8b")
+    expect(days.nth(1)).to_contain_text("700")
+    expect(days.nth(2)).to_contain_text("1,000")
+    clients = page.get_by_role("region", name="Tokens by client")
+    expect(clients.get_by_role("row").nth(1)).to_contain_text("50,000")
+    clients.get_by_role("link", name="claude-cli").click()
+    expect(opened.rows).to_have_count(2)
+
+
+@pytest.mark.parametrize("zone", ["America/Los_Angeles", "Asia/Kolkata"])
+def test_days_are_the_readers_and_ticks_stand_at_their_beginnings(
+    through: Way, browser: Browser, zone: str
+) -> None:
+    def evening(day: int) -> dict[str, Any]:
+        """Return an entry of an evening in that zone, which is another day in UTC or not."""
+        at = datetime(2026, 11, day, 22, 30, tzinfo=ZoneInfo(zone)).astimezone(UTC)
+        stamp = at.isoformat().replace("+00:00", ".000000Z")
+        return entry(day, finished_at=stamp, response_tokens=day)
+
+    assert through.service
+    with innocent_page(browser, DEADLINE, timezone_id=zone) as page:
+        opened = Opened(through.service, page)
+        opened.write(*sorted(map(evening, range(3, 24)), key=lambda it: str(it["finished_at"])))
+        opened.show("#figures")
+        days = page.get_by_role("region", name="Tokens by day and model").get_by_role("row")
+        for number, day in ((1, 23), (21, 3)):
+            expect(days.nth(number)).to_contain_text(f"2026-11-{day:02}")
+            expect(days.nth(number).get_by_role("cell").last).to_have_text(str(day))
+        texts = page.locator(".requests svg > text").all_text_contents()
+        ticks = [text for text in texts if not text.isdigit()]
+        assert ticks and all(re.fullmatch(r"\d+ Nov", text) for text in ticks), texts
+        page.get_by_text("All figures as a table").click()
+        rows = page.get_by_role("region", name="Requests and times").get_by_role("rowheader")
+        assert all(re.search("(00|06|12|18):00$", text) for text in rows.all_text_contents())

@@ -56,7 +56,7 @@ def test_two_keys_are_asked_for_one_after_the_other(serve: Serve, page: Page) ->
     page.evaluate("location.hash = '#ask'")
     page.get_by_role("main", name="Ask").wait_for()
     page.evaluate("document.querySelector('[name=prompt]').value = 'Why?'")
-    with page.expect_response("**/stream"):
+    with page.expect_response("**/api/tags"):
         page.evaluate("document.querySelector('#ask form').requestSubmit()")
     for whose in ("log", "API"):
         expect(page.get_by_role("dialog").get_by_role("paragraph")).to_have_count(1)
@@ -66,3 +66,41 @@ def test_two_keys_are_asked_for_one_after_the_other(serve: Serve, page: Page) ->
     expect(page.locator(".facts")).to_contain_text("Done")
     page.get_by_role("link", name="Log", exact=True).click()
     expect(page.get_by_role("status")).to_contain_text("1 entry")
+
+
+def test_the_key_can_be_remembered_in_the_browser_and_forgotten(opened: Opened) -> None:
+    opened.write(entry())
+    opened.show()
+    page = opened.page
+    expect(opened.rows).to_have_count(1)
+    page.get_by_role("button", name="Key").click()
+    dialog = page.get_by_role("dialog")
+    remember = dialog.get_by_label("Remember in this browser")
+    expect(remember).not_to_be_checked()
+    remember.check()
+    dialog.get_by_role("button", name="Continue").click()
+    expect(opened.rows).to_have_count(1)
+    another = page.context.new_page()  # a second tab, a bookmark, tomorrow
+    another.goto(f"{opened.service.url}/#log")
+    expect(another.locator("#log tbody tr")).to_have_count(1)
+    another.close()
+    page.get_by_role("button", name="Key").click()
+    expect(remember).to_be_checked()
+    dialog.get_by_role("button", name="Forget the key").click()
+    expect(page.get_by_role("dialog")).to_contain_text("The log's key")
+    assert opened.key not in json.dumps(page.context.storage_state())
+
+
+def test_a_password_manager_finds_the_field_and_whose_it_is(opened: Opened) -> None:
+    page = opened.page
+    page.goto(f"{opened.service.url}/#log")
+    field = page.get_by_role("textbox", name="Key")
+    expect(field).to_have_attribute("type", "password")
+    expect(field).to_have_attribute("autocomplete", "current-password")
+    name = page.locator("#key [autocomplete=username]")
+    expect(name).to_have_value("MiniVault log")
+    field.fill(opened.key)
+    page.get_by_label("Remember in this browser").check()
+    page.keyboard.press("Enter")
+    expect(page.get_by_role("status")).to_contain_text("No entry matches")
+    assert opened.key in json.dumps(page.context.storage_state())

@@ -1,7 +1,12 @@
 """The log in a browser: its filter, new and older entries, and an entry that is opened."""
 
+import asyncio
 import json
 import re
+import socket
+import threading
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -9,8 +14,8 @@ import pytest
 from playwright.sync_api import Browser, Page, expect
 
 from tests.browser import innocent_page
-from tests.conftest import DEADLINE, Serve, eventually
-from tests.page.conftest import Opened, ago, entry, needs_browser
+from tests.conftest import DEADLINE, Serve, Way, eventually
+from tests.page.conftest import Opened, ago, chat, entry, needs_browser
 
 pytestmark = needs_browser
 POLL = 3_000  # milliseconds
@@ -177,7 +182,7 @@ def test_an_entry_opens_whole_with_its_conversation(opened: Opened) -> None:
     opened.show()
     opened.page.get_by_role("link", name="Question 2").click()
     dialog = opened.entry
-    expect(dialog.locator(".message > h4")).to_have_text(
+    expect(dialog.locator(".message > h3")).to_have_text(
         ["system", "user", "assistant", "tool weather", "assistant"]
     )
     expect(dialog).to_contain_text("first token after 500 ms, then 1.50 s of streaming")
@@ -236,17 +241,6 @@ def test_ask_again_fills_the_form_with_what_was_asked(opened: Opened) -> None:
     expect(page.get_by_label("System message")).to_have_value("Be brief.")
     expect(page.get_by_label("Options, as JSON")).to_have_value('{"seed":1}')
     expect(page.get_by_role("combobox", name="Model")).to_have_value("qwen3:8b")
-    expect(page.get_by_text("leaves out earlier messages")).to_be_hidden()
-
-
-def test_ask_again_says_that_a_conversation_is_more_than_its_last_message(opened: Opened) -> None:
-    messages = [{"role": "user", "content": text} for text in ("Who are you?", "And you?")]
-    opened.write(entry(1, endpoint="/api/chat", prompt="And you?", request={"messages": messages}))
-    opened.show("#log?entry=" + entry(1)["id"])
-    page = opened.page
-    page.get_by_role("button", name="Ask again").click()
-    expect(page.get_by_label("Prompt")).to_have_value("And you?")
-    expect(page.get_by_text("leaves out earlier messages")).to_be_visible()
 
 
 def test_where_no_texts_are_kept_their_lengths_are_shown(serve: Serve, page: Page) -> None:
@@ -265,11 +259,214 @@ def test_where_no_texts_are_kept_their_lengths_are_shown(serve: Serve, page: Pag
     expect(page.get_by_role("region", name="The slowest")).to_contain_text("not kept")
 
 
-def test_what_the_filter_shows_is_downloaded_as_json_lines(opened: Opened) -> None:
-    entries = [entry(number, status="error" if number % 2 else "ok") for number in range(120)]
+@pytest.mark.parametrize(
+    ("button", "name"), [("JSON lines", ".jsonl"), ("CSV", ".csv"), ("Chat data", "-chat.jsonl")]
+)
+def test_what_the_filter_shows_is_downloaded_under_a_name_that_says_it(
+    opened: Opened, button: str, name: str
+) -> None:
+    day = "2026-11-24"
+    entries = [
+        entry(
+            number,
+            finished_at=f"{day}T12:00:00.{number:06}Z",
+            model="llama3.2:3b" if number % 2 else "tinyllama",
+        )
+        for number in range(120)
+    ]
     opened.write(*entries)
-    opened.show("#log?status=error")
+    opened.show(f"#log?model=llama3.2&from={day}&to={day}")
     with opened.page.expect_download() as download:
-        opened.page.get_by_role("button", name="Download").click()
+        opened.page.get_by_text("Download").click()
+        opened.page.get_by_role("button", name=button).click()
+    assert download.value.suggested_filename == f"minivault-{day}-llama3.2{name}"
     lines = Path(download.value.path()).read_text().splitlines()
-    assert [json.loads(line) for line in lines] == entries[:0:-2]
+    wanted = entries[:0:-2]
+    if button == "JSON lines":
+        assert [json.loads(line) for line in lines] == wanted
+    elif button == "CSV":
+        assert lines[0].startswith("id,started_at") and len(lines) == len(wanted) + 1
+    else:
+        messages = json.loads(lines[0])["messages"]
+        assert [each["content"] for each in messages] == ["Question 119", "Answer 119"]
+        assert len(lines) == len(wanted)
+
+
+# What a row says
+
+
+def session(calls: int) -> Iterator[dict[str, Any]]:
+    """Yield the entries of a coding agent's session, whose last one answers."""
+    for number in range(1, calls + 1):
+        name = "bash" if number % 3 else "read_file"
+        call = {"id": f"t{number}", "name": name, "arguments": {"n": number}}
+        yield entry(
+            number,
+            finished_at=ago(minutes=calls + 1 - number),
+            conversation="c1",
+            prompt="Fix the test",
+            response="Fixed." if number == calls else "",
+            tool_calls=None if number == calls else [call],
+            user_agent="claude-cli/2.0.1 (external, cli)",
+            prompt_tokens=100,
+            response_tokens=10,
+        )
+
+
+def test_a_session_of_an_agent_is_one_row_that_opens_to_its_requests(opened: Opened) -> None:
+    opened.write(entry(900, finished_at=ago(minutes=90)), *session(60), entry(901))
+    opened.show()
+    page = opened.page
+    group = opened.rows.filter(has_text="60 requests")
+    expect(group).to_contain_text("Fix the test")
+    expect(group).to_contain_text("called bash ×40, read_file ×19")
+    expect(group).to_contain_text("Fixed.")
+    expect(group.locator(".tokens")).to_have_text("6,600")
+    expect(group).to_contain_text("claude-cli")
+    expect(opened.rows.filter(visible=True)).to_have_count(3)
+    expect(page.get_by_role("status")).to_have_text("62 entries")
+    group.get_by_role("button", name="Fix the test").click()
+    expect(opened.rows.filter(visible=True)).to_have_count(63)
+    third = page.locator(f"[data-id='{entry(3)['id']}']")
+    expect(third).to_contain_text('called read_file {"n":3}')
+    expect(third.locator("p")).to_have_attribute("data-number", "3")
+    third.get_by_role("link").click()
+    expect(opened.entry.locator(".answered")).to_contain_text('"n": 3')
+    page.keyboard.press("Escape")
+    page.get_by_label("Single requests").check()
+    expect(opened.rows.filter(visible=True)).to_have_count(50)
+    expect(page.get_by_role("button", name="Fix the test")).to_have_count(0)
+
+
+def test_a_new_request_takes_its_conversation_to_the_top(opened: Opened) -> None:
+    talk = {"conversation": "c1", "endpoint": "/api/chat"}
+    opened.write(entry(1, **talk), entry(2))
+    opened.page.clock.install()
+    opened.show()
+    expect(opened.rows.nth(0)).to_contain_text("Question 2")
+    opened.write(entry(3, **talk))
+    opened.page.clock.run_for(POLL)
+    expect(opened.rows.filter(visible=True)).to_have_count(2)
+    expect(opened.rows.nth(0)).to_contain_text("Question 1")
+    expect(opened.rows.nth(0)).to_contain_text("2 requests")
+    expect(opened.rows.nth(0)).to_contain_text("Answer 3")
+
+
+def test_a_row_says_what_was_asked_and_what_came_of_it(opened: Opened) -> None:
+    opened.write(
+        entry(1, response="Blue light\nscatters most."),
+        entry(2, response="", tool_calls=[{"name": "weather", "arguments": {}}]),
+        entry(3, response="", status="error", error="It broke."),
+        entry(4, response="", status="cancelled", error="the client left"),
+    )
+    opened.show()
+    for number, said in (
+        (1, "Blue light scatters most."),
+        (2, "called weather"),
+        (3, "It broke."),
+        (4, "the client left"),
+    ):
+        expect(opened.rows.filter(has_text=f"Question {number}")).to_contain_text(said)
+    red = opened.rows.nth(1).locator(".status").evaluate("cell => getComputedStyle(cell).color")
+    cancelled = opened.rows.nth(0).locator(".status")
+    expect(cancelled).to_have_text("cancelled")
+    expect(cancelled).not_to_have_css("color", red)
+    expect(opened.page.get_by_role("columnheader", name="Duration").locator("a")).to_have_count(0)
+
+
+def test_a_match_is_marked_where_it_stands(opened: Opened) -> None:
+    opened.write(entry(1, response="It is far below, " * 50 + "<b>the needle</b> in it"), entry(2))
+    opened.show()
+    opened.page.get_by_role("searchbox").fill("NEEDLE")
+    opened.page.keyboard.press("Enter")
+    expect(opened.rows).to_have_count(1)
+    expect(opened.rows.locator("mark")).to_have_text("needle")
+    expect(opened.rows).to_contain_text("far below, <b>the needle</b> in it")
+
+
+def test_clients_and_models_are_chosen_from_those_that_are_there(opened: Opened) -> None:
+    page = opened.page
+    opened.write(
+        entry(1, finished_at=ago(days=1), user_agent="OpenAI/Python 1.55.0", model="qwen3:8b"),
+        *(entry(number, user_agent="claude-cli/2.0.1 (external)") for number in range(2, 60)),
+    )
+    page.set_viewport_size({"width": 1280, "height": 400})
+    opened.show()
+    expect(opened.rows.first.locator(".program")).to_have_text("claude-cli")
+    page.get_by_label("Client", exact=True).focus()
+    for name, list_id in (("OpenAI/Python", "programs"), ("qwen3:8b", "models")):
+        option = page.locator(f"#{list_id} option[value='{name}']")
+        expect(option).to_have_count(1)
+    page.get_by_label("Client", exact=True).fill("OpenAI/Python")
+    page.keyboard.press("Enter")
+    expect(opened.rows).to_have_count(1)
+    expect(opened.rows).to_contain_text("Question 1")
+    page.get_by_role("link", name="Clear the filter").click()
+    page.get_by_role("combobox", name="Model").fill("qwen3")
+    page.keyboard.press("Enter")
+    expect(opened.rows).to_have_count(1)
+
+
+def test_no_more_is_asked_for_than_the_list_shows(opened: Opened) -> None:
+    asked: list[str] = []
+    opened.page.on("request", lambda request: asked.append(request.url))
+    opened.write(entry(1))
+    opened.show()
+    expect(opened.rows).to_have_count(1)
+    pages = [url for url in asked if "/log?" in url]
+    assert pages and all("fields=" in url and "preview" in url for url in pages)
+    assert not any("request%2C" in url or "%2Cresponse%2C" in url for url in pages)
+
+
+def test_how_many_there_are_is_said_also_while_they_are_counted(opened: Opened) -> None:
+    """A server of the test's own counts as the service does, and stops half-way."""
+    page = opened.page
+    go_on = threading.Event()
+
+    def answer(server: socket.socket) -> None:
+        client, _ = server.accept()
+        with client:
+            client.recv(1 << 16)
+            head = b"HTTP/1.1 200 OK\r\nConnection: close\r\n\r\n"
+            client.sendall(head + b'{"count":400,"progress":0.5}\n')
+            go_on.wait(DEADLINE)
+            client.sendall(b'{"count":1234}\n')
+
+    opened.write(*(entry(number) for number in range(200)))
+    with socket.create_server(("127.0.0.1", 0)) as server, ThreadPoolExecutor(1) as pool:
+        pool.submit(answer, server)
+        url = f"http://127.0.0.1:{server.getsockname()[1]}/"
+        page.route("**/log/count?*", lambda route: route.continue_(url=url))
+        opened.show()
+        expect(page.get_by_role("status")).to_have_text("at least 400 entries, still counting")
+        go_on.set()
+        expect(page.get_by_role("status")).to_have_text("1,234 entries")
+
+
+def test_what_is_in_flight_stands_on_top_and_becomes_its_entry(
+    through: Way, opened: Opened
+) -> None:
+    go_on = threading.Event()
+
+    async def rest(talk: Any) -> None:
+        while not go_on.is_set():
+            await asyncio.sleep(0.01)
+        await talk.done()
+
+    through.ollama.answer = chat("The", " sky", end=rest)
+    page = opened.page
+    opened.show()
+    expect(page.get_by_role("status")).to_contain_text("No entry matches")
+    body = {"model": "tinyllama", "messages": [{"role": "user", "content": "Why <b>now</b>?"}]}
+    with ThreadPoolExecutor(1) as pool:
+        pool.submit(lambda: opened.service.client.post("/api/chat", json=body).read())
+        flying = page.get_by_role("list", name="In flight")
+        try:
+            expect(flying).to_contain_text("tinyllama")
+            expect(flying).to_contain_text("Why <b>now</b>?")
+            expect(flying).to_contain_text(re.compile("for [0-9.]+ m?s · 2 tokens"))
+        finally:
+            go_on.set()
+        expect(opened.rows).to_have_count(1)
+        expect(flying).to_be_hidden()
+    expect(opened.rows).to_contain_text("Why <b>now</b>?")

@@ -14,8 +14,8 @@ from playwright.sync_api import Browser, Page, expect
 import llm_services
 from tests.browser import innocent_page
 from tests.conftest import DEADLINE, Serve, Way, eventually
-from tests.ollama_stand_in import OllamaStandIn, tokens
-from tests.page.conftest import Opened, ago, entry, needs_browser
+from tests.ollama_stand_in import OllamaStandIn
+from tests.page.conftest import Opened, ago, chat, entry, needs_browser
 
 DESK = {"width": 1280, "height": 800}
 PHONE = {"width": 390, "height": 844}
@@ -70,7 +70,7 @@ def test_a_look_for_ollama_is_remembered(serve: Serve, monkeypatch: pytest.Monke
 def test_all_of_the_page_has_headers_that_keep_it_to_itself(serve: Serve) -> None:
     client = serve().client
     html = {"Accept": "text/html"}
-    for path in ("/", *(f"/page/{file.name}" for file in Path("page").iterdir())):
+    for path in ("/", *(f"/{file}" for file in Path("page").rglob("*") if file.is_file())):
         headers = client.get(path, headers=html).headers
         policy = dict(rule.split(" ", 1) for rule in headers["content-security-policy"].split("; "))
         assert policy["default-src"] == policy["frame-ancestors"] == "'none'"
@@ -159,7 +159,7 @@ def test_what_the_log_holds_stays_text(opened: Opened) -> None:
     dialog = page.get_by_role("dialog")
     for number in range(len(HOSTILE)):
         page.goto(f"{opened.service.url}/#log?entry={entry(number)['id']}")
-        expect(dialog.locator("dd").first).to_have_text(entry(number)["id"])
+        expect(dialog.locator("dd.id")).to_have_text(entry(number)["id"])
         dialog.locator("summary").evaluate_all("nodes => nodes.forEach(node => node.click())")
     page.goto(f"{opened.service.url}/#figures")
     expect(page.get_by_role("status")).to_have_text(f"{len(HOSTILE)} entries")
@@ -173,7 +173,7 @@ def test_what_the_log_holds_stays_text(opened: Opened) -> None:
 
 @needs_browser
 def test_hostile_texts_in_the_address_and_in_answers_stay_text(through: Way, page: Page) -> None:
-    through.ollama.answer = tokens(*HOSTILE[:8], thinking=tuple(HOSTILE[:8]))
+    through.ollama.answer = chat(*HOSTILE[:8], thinking=tuple(HOSTILE[:8]))
     page.goto(f"{through.url}/#ask?{HOSTILE[0]}")
     page.get_by_label("Prompt").fill(HOSTILE[1])
     page.get_by_role("button", name="Ask", exact=True).click()
@@ -221,30 +221,73 @@ def test_a_log_of_a_hundred_thousand_entries_and_ten_megabytes_a_line_is_usable(
 # Everybody
 
 
+MARKDOWN = """# Why
+
+It *scatters*, **strongly**; see [this](https://example.org/sky).
+
+> A quotation
+
+1. One
+   - Two
+
+| colour | length |
+|---|--:|
+| blue | 450 nm |
+
+```python
+print("a line that is longer than any telephone's screen is wide, so that it has to be scrolled")
+```
+"""
+
+
 def all_views(opened: Opened) -> Iterator[str]:
     """Go through all that the page shows."""
     call = {"function": {"name": "weather", "arguments": {}}}
+    talk = [{"role": role, "content": MARKDOWN} for role in ("user", "assistant") * 6]
+    chatting = {"endpoint": "/api/chat", "conversation": "c", "request": {"messages": talk[:-1]}}
     opened.write(
         *(entry(n, finished_at=ago(hours=n)) for n in range(1, 20)),
         entry(30, status="error", error="It broke.", response=""),
         entry(31, status="cancelled", thinking="Hm.", tool_calls=[call], options={"seed": 1}),
+        entry(32, response=MARKDOWN, tool_calls=[call], user_agent="curl/8.14.1", **chatting),
+        entry(33, response=MARKDOWN, prompt="Why?", model="qwen3:8b", **chatting),
     )
     page = opened.page
     opened.show("#ask")
     page.get_by_text("System message and options").click()
-    page.get_by_label("Prompt").fill("Why?")
-    page.keyboard.press("Control+Enter")
-    expect(page.locator(".facts")).to_contain_text("Done")
+    for question in ("Why?", "And then?"):
+        page.get_by_label("Prompt").fill(question)
+        page.keyboard.press("Enter")
+        expect(page.locator(".facts")).to_contain_text("Done")
     yield "ask"
+    opened.show("#log?q=question")
+    expect(opened.rows.locator("mark")).not_to_have_count(0)
+    yield "search"
     opened.show()
     expect(opened.rows).not_to_have_count(0)
+    page.get_by_role("button", name="Question 32").click()
+    page.get_by_text("Download").click()
     yield "log"
-    for number in (30, 31):
+    for number in (30, 31, 32):
         opened.show(f"#log?entry={entry(number)['id']}")
-        expect(page.locator("dd").first).to_have_text(entry(number)["id"])
+        expect(page.locator("dd.id")).to_have_text(entry(number)["id"])
+        for fold in page.locator("dialog summary").all():
+            fold.click()
         yield "entry"
+    page.keyboard.press("?")
+    yield "keys"
+    page.keyboard.press("Escape")
+    opened.show(f"#log?entry={entry(32)['id']}&with={entry(33)['id']}")
+    expect(opened.entry.locator("table mark")).not_to_have_count(0)
+    yield "two entries"
+    page.get_by_role("button", name="Close").click()
+    opened.show(f"#log?entry={entry(33)['id']}")
+    page.get_by_role("button", name="Ask again").click()
+    page.get_by_role("button", name="Ask", exact=True).click()
+    expect(page.locator(".facts")).to_contain_text("Done")
+    yield "ask again"
     opened.show("#figures")
-    expect(page.get_by_role("img")).to_have_count(3)
+    expect(page.locator("svg .bar")).not_to_have_count(0)
     page.get_by_text("All figures as a table").click()
     yield "figures"
     page.evaluate("sessionStorage.clear()")
@@ -254,9 +297,8 @@ def all_views(opened: Opened) -> Iterator[str]:
 
 
 @needs_browser
-@pytest.mark.parametrize(
-    ("size", "scheme"), [(DESK, "light"), (PHONE, "dark")], ids=["desk-light", "phone-dark"]
-)
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("size", [DESK, PHONE], ids=["desk", "phone"])
 def test_axe_finds_nothing_and_nothing_is_wider_than_the_screen(
     through: Way, browser: Browser, scheme: str, size: Any
 ) -> None:
@@ -269,6 +311,23 @@ def test_axe_finds_nothing_and_nothing_is_wider_than_the_screen(
             assert page.evaluate("document.documentElement.scrollWidth") <= size["width"]
             moves = "getComputedStyle(document.links[0]).transitionDuration"
             assert page.evaluate(moves) == "0s"
+
+
+@needs_browser
+@pytest.mark.parametrize("width", [390, 768, 1024, 1280, 1920])
+def test_what_was_asked_has_the_most_room_on_every_screen(opened: Opened, width: int) -> None:
+    opened.write(entry(1, prompt="A question of some length, as people ask it of a model " * 3))
+    page = opened.page
+    page.set_viewport_size({"width": width, "height": 800})
+    opened.show()
+    expect(opened.rows).to_have_count(1)
+    widths = opened.rows.locator("td").evaluate_all(
+        "cells => Object.fromEntries(cells.map(cell => [cell.className, cell.offsetWidth]))"
+    )
+    prompt = widths.pop("prompt")
+    assert prompt > width * 0.3 and prompt > max(widths.values()), widths
+    assert (widths["model"] > 0) is (width > 1100)
+    assert page.evaluate("document.documentElement.scrollWidth") <= width
 
 
 @needs_browser
@@ -308,7 +367,7 @@ def test_all_of_it_can_be_done_by_keyboard(opened: Opened) -> None:
 
 
 def test_the_page_is_small_and_has_nothing_of_elsewhere() -> None:
-    files = [file.read_text() for file in Path("page").iterdir()]
+    files = [file.read_text() for file in Path("page").iterdir() if file.is_file()]
     assert not any("//cdn" in text or "https://" in text for text in files)
     scripts = [file.read_text() for file in Path("page").glob("*.js")]
-    assert sum(text.count("\n") for text in scripts) < 800
+    assert sum(text.count("\n") for text in scripts) < 1700
