@@ -17,7 +17,7 @@ Message = dict[str, Any]
 def make_messages(entry: dict[str, Any]) -> list[Message] | None:
     """Return the messages of a complete answer and what led to it; None for another entry."""
     response, calls = entry.get("response"), entry.get("tool_calls")
-    calls = calls if isinstance(calls, list) else []
+    calls = [call for call in calls if isinstance(call, dict)] if isinstance(calls, list) else []
     if entry.get("status") != "ok" or not (response or calls):
         return None
     request = entry.get("request")
@@ -27,13 +27,8 @@ def make_messages(entry: dict[str, Any]) -> list[Message] | None:
     system = entry.get("system")
     if system and not any(turn.role == "system" for turn in turns):
         turns.insert(0, Turn("system", [str(system)]))
-    answer = Turn("assistant", [str(response)] * bool(response), list(filter(is_object, calls)))
+    answer = Turn("assistant", [str(response)] * bool(response), calls)
     return [encode_turn(turn) for turn in join_answers([*turns, answer])]
-
-
-def is_object(value: object) -> bool:
-    """Return whether a value is a JSON object."""
-    return isinstance(value, dict)
 
 
 def join_answers(turns: Iterable[Turn]) -> list[Turn]:

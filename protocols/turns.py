@@ -6,7 +6,7 @@ messages, Anthropic's with their parts, and the items of `/v1/responses`.
 
 import json
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from hashlib import sha256
 from itertools import takewhile
 from typing import Any
@@ -116,12 +116,12 @@ def read_message(message: dict[str, Any]) -> Iterator[Turn]:
             turn.texts += [part] * bool(part)
         elif isinstance(part, dict):
             yield from read_part(fold_keys(part), turn)
-    if role == "tool" or role == "function":
+    if role in ("tool", "function"):
         id = message.get("tool_call_id") or message.get("tool_name") or message.get("name")
-        turn = replace(turn, role="tool", tool_call_id=as_text(id))
+        turn.role, turn.tool_call_id = "tool", as_text(id)
     turn.texts += part_texts(message.get("refusal"))
-    for image in message.get("images") or () if isinstance(message.get("images"), list) else ():
-        turn.media.append(picture("image/png", image))
+    if isinstance(images := message.get("images"), list):
+        turn.media += [picture("image/png", image) for image in images]
     calls = message.get("tool_calls")
     calls = calls if isinstance(calls, list) else [{"function": message.get("function_call")}]
     for call in calls:
@@ -219,8 +219,8 @@ def find_opening(turns: list[Turn]) -> Opening | None:
     """Return how the conversation began; None if the user has said nothing in it."""
     said = [turn for turn in turns if turn.role in ("user", "assistant", "tool")]
     before = list(takewhile(lambda turn: turn.role != "assistant", said))
-    question = strip_space(*(text for turn in before if turn.role == "user"
-                             for text in typed_texts(turn)))  # fmt: skip
+    asked = (turn for turn in before if turn.role == "user")
+    question = strip_space(*(text for turn in asked for text in typed_texts(turn)))
     if not question:
         return None
     rest = said[len(before) :]
