@@ -27,10 +27,11 @@ def answering(content_type: str, *pieces: bytes, is_chunked: bool = False) -> Be
 
 
 def transcribe(way: Way, **options: Any) -> Any:
-    """Have the sound written down by OpenAI's own SDK."""
+    """Have the sound written down by OpenAI's own SDK: the text, or every event of a stream."""
     with OpenAI(base_url=f"{way.url}/v1", api_key="none") as client:
         file = ("hello.wav", SOUND, "audio/wav")
-        return client.audio.transcriptions.create(model="whisper", file=file, **options)
+        answer = client.audio.transcriptions.create(model="whisper", file=file, **options)
+        return list(answer) if options.get("stream") else answer
 
 
 def test_a_transcription_is_recorded_with_the_sound(through: Way) -> None:
