@@ -306,7 +306,8 @@ async def lifespan(app: FastAPI) -> AsyncIterator[ProcessState]:
         recorder = Recorder(log, service.llm_type, settings.max_concurrency)
         return_large_blocks()
         gc.freeze()  # what exists by now lasts: no collection has to look at it again
-        diagnostics.info("answers come from %s; the log is in %s", service.source, settings.log_dir)
+        log_source = settings.log_source or settings.log_dir
+        diagnostics.info("answers come from %s; the log is in %s", service.source, log_source)
         try:
             yield ProcessState(
                 settings=settings,
@@ -341,8 +342,11 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     )
     app.state.settings = settings
     # on the routers, not the app: there the 413 would pass no middleware
-    app.include_router(answers, max_body_size=settings.max_prompt_bytes)
-    if settings.gateway:  # early: routes are tried in turn, and most requests are for answers
+    if settings.llm_service != "none":
+        app.include_router(answers, max_body_size=settings.max_prompt_bytes)
+    if (
+        settings.gateway and settings.llm_service != "none"
+    ):  # early: routes are tried in turn, and most requests are for answers
         router = create_router(settings)
         app.include_router(router, max_body_size=settings.max_body_bytes)
     app.include_router(probes)

@@ -159,6 +159,18 @@ class StubbedLLMService(LLMService):
         yield Chunk(model=self.model, done=True)
 
 
+class NoLLMService(LLMService):
+    """Nothing that answers: where the log of other MiniVaults is read, and nothing else."""
+
+    llm_type = "none"
+    model = ""
+    source = "nowhere, as MINIVAULT_LLM_SERVICE=none says"
+
+    async def stream(self, prompt: Prompt) -> AsyncGenerator[Chunk, None]:
+        raise ServiceUnreachableError("nothing answers here: MINIVAULT_LLM_SERVICE is none")
+        yield  # what makes this a generator
+
+
 class HTTPService(LLMService):
     """A service that is asked over HTTP, with one transport for the life of the process.
 
@@ -391,6 +403,8 @@ def create_llm_service(settings: Settings) -> LLMService:
     match settings.llm_service:
         case "stubbed":
             return StubbedLLMService(settings.stub_delay)
+        case "none":
+            return NoLLMService()
         case "ollama":
             return OllamaLLMService(settings.ollama_base_url, settings.ollama_model, settings)
         case unknown:

@@ -12,6 +12,7 @@ import os
 import re
 import stat
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -123,6 +124,18 @@ def check_bearer_key(key: SecretStr) -> SecretStr:
     return SecretStr(value)
 
 
+def check_source(source: str) -> str:
+    """Return where entries are read from; raise ValueError if it cannot be used."""
+    if not all(find_spec(package) for package in ("duckdb", "obstore", "pyarrow")):
+        raise ValueError("it needs more packages: `pip install -r requirements-cluster.txt`")
+    if "://" not in source:
+        folder = Path(source).expanduser().absolute()
+        if not folder.is_dir():
+            raise ValueError("Input should be a URL such as s3://bucket/prefix, or a folder")
+        return str(folder)
+    return source.rstrip("/")
+
+
 MAX_SECONDS = 10_000_000.0  # four months; a timer takes no more than some decades
 Seconds = Annotated[float, Field(gt=0, le=MAX_SECONDS)]
 TimeLimit = Annotated[float, Field(ge=0, le=MAX_SECONDS)]
@@ -140,8 +153,8 @@ class Settings(BaseSettings):
         populate_by_name=True,
     )
 
-    llm_service: Literal["stubbed", "ollama"] = Field(
-        "stubbed", description="the service that answers"
+    llm_service: Literal["stubbed", "ollama", "none"] = Field(
+        "stubbed", description="the service that answers; none: the log is read, and nothing else"
     )
     ollama_base_url: Annotated[str, AfterValidator(parse_ollama_url)] = Field(
         f"http://localhost:{OLLAMA_PORT}",
@@ -161,6 +174,9 @@ class Settings(BaseSettings):
     )
     log_dir: Annotated[Path, AfterValidator(check_directory)] = Field(
         Path("logs"), validate_default=True, description="where the daily files go"
+    )
+    log_source: Annotated[str, AfterValidator(check_source)] | None = Field(
+        None, description="a store with the entries of many pods, which is read instead"
     )
     log_fsync: bool = Field(
         False, description="true or false: force every batch of entries to the disk"

@@ -7,7 +7,6 @@ they become longer as the time grows that the entries span.
 """
 
 import heapq
-import json
 import math
 import random
 import re
@@ -15,14 +14,13 @@ import statistics
 import time
 from array import array
 from collections import Counter, defaultdict
-from collections.abc import Callable
+from collections.abc import Collection, Iterator
 from contextlib import suppress
 from datetime import UTC, datetime, tzinfo
-from typing import Any, BinaryIO
+from typing import Any
 
 from log.entry import NO_ANSWERS
-from log.progress import Progress
-from log.reader import LogReader
+from log.reader import FoundEntry
 from log.speed import SPEED_KEYS, is_number, tokens_per_second
 from upstream.model_names import canonical_name
 
@@ -188,8 +186,6 @@ class Timeline:
         self.until = -math.inf
         """The first and the last moment, in seconds since 1970."""
         self._zone = zone
-        self._first = self._last = 0.0
-        """The same on the clock of the zone."""
         self.width = WIDTHS[0]
         self._buckets: defaultdict[int, Bucket] = defaultdict(Bucket)
         self._strays: defaultdict[float, Bucket] = defaultdict(Bucket)
@@ -207,12 +203,11 @@ class Timeline:
 
     def _extend(self, moment: float) -> None:
         """Let the time include the moment, in longer periods if there would be too many."""
-        if not self.since <= moment <= self.until:
-            self.since, self.until = min(self.since, moment), max(self.until, moment)
-            ends = (to_clock(end, self._zone) for end in (self.since, self.until))
-            self._first, self._last = ends
-        while self._last // self.width - self._first // self.width >= MAX_PERIODS:
-            wider = next(width for width in WIDTHS if width > self.width)
+        if self.since <= moment <= self.until:
+            return
+        self.since, self.until = min(self.since, moment), max(self.until, moment)
+        wider = choose_width(*(to_clock(end, self._zone) for end in (self.since, self.until)))
+        if wider > self.width:
             buckets: defaultdict[int, Bucket] = defaultdict(Bucket)
             for number, bucket in self._buckets.items():
                 buckets[number * self.width // wider].merge(bucket)
@@ -230,14 +225,25 @@ class Timeline:
 
     def figures(self) -> list[dict[str, Any]]:
         """Return what is shown, from the first period with entries to the last."""
-        numbers = range(min(self._buckets), max(self._buckets) + 1) if self._buckets else ()
-        starts = {number: from_clock(number * self.width, self._zone) for number in numbers}
-        return [
-            {"start": to_timestamp(start), **self._buckets[number].figures()}
-            for number, start in starts.items()
-            # what the clock skips in spring, where it goes by shorter periods than days
-            if number in self._buckets or starts.get(number + 1) != start
-        ]
+        shown = list_periods(self._buckets, self.width, self._zone)
+        return [{"start": start, **self._buckets[number].figures()} for number, start in shown]
+
+
+def choose_width(first: float, last: float) -> int:
+    """Return how many seconds a period has, where a clock goes from `first` to `last`."""
+    return next(width for width in WIDTHS if last // width - first // width < MAX_PERIODS)
+
+
+def list_periods(known: Collection[int], width: int, zone: tzinfo) -> list[tuple[int, str]]:
+    """Return the periods from the first that is known to the last: their numbers, their starts."""
+    numbers = range(min(known), max(known) + 1) if known else ()
+    starts = {number: from_clock(number * width, zone) for number in numbers}
+    return [
+        (number, to_timestamp(start))
+        for number, start in starts.items()
+        # what the clock skips in spring, where it goes by shorter periods than days
+        if number in known or starts.get(number + 1) != start
+    ]
 
 
 class Figures:
@@ -358,23 +364,11 @@ def to_timestamp(seconds: float, precision: str = "seconds") -> str:
     return datetime.fromtimestamp(seconds, UTC).isoformat("T", precision).replace("+00:00", "Z")
 
 
-def write_figures(
-    reader: LogReader,
-    out: BinaryIO,
-    on_block: Callable[[int], None] = lambda bytes_read: None,
-    zone: tzinfo = UTC,
-) -> None:
-    """Write how far the pass is, now and then, and the figures at the end, a JSON line each."""
-    progress = Progress(reader.size(), out)
-
-    def report(bytes_read: int) -> None:
-        on_block(bytes_read)
-        progress.report(bytes_read)
-
+def compute_figures(entries: Iterator[FoundEntry], zone: tzinfo = UTC) -> dict[str, Any]:
+    """Return the figures of entries, newest first; days are those of the zone."""
     figures = Figures(zone)
-    for found in reader.find(report):
+    for found in entries:
         with suppress(*NOT_AN_ENTRY):
             figures.add(found.entry, found.day)
         del found
-    # the standard encoder escapes half a surrogate, which a model's name may hold
-    out.write(json.dumps(figures.figures()).encode() + b"\n")
+    return figures.figures()

@@ -80,9 +80,13 @@ class Filter:
 
     def pattern(self) -> Any:
         """Return a pattern that is found in every line of such an entry, None if there is none."""
-        parts = (written_part(key, part) for key, part in self.parts.items())
+        parts = self.written_parts().values()
         text = max(["", *self.terms, *self.exact.values(), *parts], key=len)
         return compile_json_pattern(text) if text else None
+
+    def written_parts(self) -> dict[str, str]:
+        """Return what of the parts is certainly written in such an entry."""
+        return {key: written_part(key, part) for key, part in self.parts.items()}
 
 
 def has_part(entry: dict[str, Any], key: str, part: str) -> bool:
@@ -167,7 +171,13 @@ def foldings() -> tuple[dict[str, list[str]], set[str]]:
 
 
 def compile_json_pattern(text: str) -> Any:
-    """Return a pattern for the text in JSON's raw bytes, whatever its case and its escapes.
+    """Return a pattern, compiled, for the text in JSON's raw bytes."""
+    return re2.compile(make_pattern(text).encode())
+
+
+def make_pattern(text: str, *, is_plain: bool = False) -> str:
+    """Return a pattern for the text whatever its case, with JSON's escapes; also as it is where
+    plain texts are searched.
 
     It finds a little more than the text: for "strasse" also "strase", since "ß" is one character;
     several backslashes for one, as in a string that contains JSON itself.
@@ -179,14 +189,13 @@ def compile_json_pattern(text: str) -> Any:
     for segment in split_marks(folded)[:PATTERN_LENGTH]:
         bases, marks = decompose(segment)
         optional = "?" if before + normalize("NFD", segment)[0] in pairs else ""
-        alternatives = (raw for base in bases for raw in write_char(base, sources))
-        pattern += f"(?:{'|'.join(alternatives)}){optional}"
+        written = [raw for base in bases for raw in write_char(base, sources, is_plain)]
+        pattern += f"(?:{'|'.join(written)}){optional}"
         if marks:
-            pattern += (
-                f"(?:{'|'.join(raw for mark in marks for raw in write_char(mark, sources))})*"
-            )
+            written = [raw for mark in marks for raw in write_char(mark, sources, is_plain)]
+            pattern += f"(?:{'|'.join(written)})*"
         before = segment
-    return re2.compile(pattern.encode())
+    return pattern
 
 
 def split_marks(text: str) -> list[str]:
@@ -209,10 +218,10 @@ def decompose(segment: str) -> tuple[set[str], set[str]]:
     return {each for each in composed if len(each) == 1}, set(marks)
 
 
-def write_char(char: str, sources: Mapping[str, Sequence[str]]) -> Iterator[str]:
+def write_char(char: str, sources: Mapping[str, Sequence[str]], is_plain: bool) -> Iterator[str]:
     """Yield patterns for a folded character in each of its cases and encodings."""
     chars = [char, *sources.get(char, [])]
-    yield from (re2.escape(c) for c in chars if c >= " " and c not in '"\\')
+    yield from (re2.escape(c) for c in chars if is_plain or (c >= " " and c not in '"\\'))
     yield from (r"\\+" + SHORT_ESCAPES[c] for c in chars if c in SHORT_ESCAPES)
     yield from ("(?i:%s)" % unicode_escape(c) for c in chars)
 

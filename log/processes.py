@@ -40,6 +40,11 @@ ROOT = Path(__file__).parent.parent
 class ReadingProcessError(Exception):
     """A reading process failed; its standard error says why."""
 
+    def __init__(self, status: int) -> None:
+        """With the exit status of the process."""
+        super().__init__()
+        self.status = status
+
 
 class TooManyReadersError(Exception):
     """As many clients read the log as can at a time."""
@@ -125,8 +130,8 @@ async def run_process(job: Job) -> AsyncGenerator[bytes, None]:
             await process.stdin.send(to_json(asdict(job)) + b"\n")
         async for data in process.stdout:
             yield data
-        if await process.wait():
-            raise ReadingProcessError
+        if status := await process.wait():
+            raise ReadingProcessError(status)
 
 
 @asynccontextmanager

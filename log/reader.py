@@ -39,6 +39,13 @@ NOT_BLANK = re.compile(rb"\S[^\n]*")
 CURSOR = r"^([0-9]{4}-[0-9]{2}-[0-9]{2})\.([0-9]{1,15})(?:\.([^~\n]*)~(.*))?$"
 
 
+class ReadError(Exception):
+    """The log cannot be read; says what happened and what to do."""
+
+    status = os.EX_UNAVAILABLE
+    """That of the process which exits for it."""
+
+
 class FoundEntry(NamedTuple):
     """An entry, and where in the log it is."""
 
@@ -48,6 +55,8 @@ class FoundEntry(NamedTuple):
     entry: dict[str, Any]
     rest: Iterable[bytes] = ()
     """What follows of a line that is too long to be held."""
+    is_last: bool = False
+    """Whether there can be no other entry before it."""
 
 
 @dataclass(frozen=True)
@@ -147,6 +156,8 @@ class LogReader:
 
     def __init__(self, directory: Path, filter: Filter, before: Cursor | None = None) -> None:
         """Find the entries that the filter wants, those before the cursor."""
+        self.gaps: list[str] = []
+        """What could not be read, and is missing: nothing, as what is not a file's is passed by."""
         self._directory = directory
         self._filter = filter
         self._pattern = filter.pattern()
@@ -166,10 +177,25 @@ class LogReader:
                 size += day_path(self._directory, day).lstat().st_size
         return size
 
+    def warnings(self) -> list[str]:
+        """Return what a reader of the entries should know about their completeness."""
+        return self.gaps
+
+    def count(self, on_block: Callable[[int, int], None] = lambda bytes_read, count: None) -> int:
+        """Return how many entries are wanted; tell how many bytes and entries there were so far."""
+        count = 0
+        for found in self.find(lambda bytes_read: on_block(bytes_read, count)):
+            count += 1
+            del found
+        return count
+
     def find(
-        self, on_block: Callable[[int], None] = lambda bytes_read: None
+        self,
+        on_block: Callable[[int], None] = lambda bytes_read: None,
+        limit: int | None = None,
     ) -> Iterator[FoundEntry]:
-        """Yield the wanted entries, newest first; tell how many bytes have been read so far."""
+        """Yield the wanted entries, newest first, perhaps more than the limit; tell how many bytes
+        have been read so far."""
         bytes_read = 0
         for day in self.days:
             with suppress(OSError), open_file(day_path(self._directory, day)) as fd:
@@ -208,7 +234,8 @@ class LogReader:
         for begin, end in spans:
             entry, line = parse_line(view[begin : end - (lines[end - 1] == 10)])
             if entry is not None and filter.matches(entry):
-                yield FoundEntry(day, start + begin, line, entry)
+                is_last = start + begin == 0 and day == self.days[-1]
+                yield FoundEntry(day, start + begin, line, entry, is_last=is_last)
 
     def _find_long(
         self, fd: int, day: str, start: int, lines: bytes, length: int

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from datetime import UTC
 from itertools import islice
 from pathlib import Path
-from typing import Any, BinaryIO, Literal
+from typing import TYPE_CHECKING, Any, BinaryIO, Literal
 
 import orjson
 
@@ -25,7 +25,10 @@ from log.entry import LogEntry
 from log.filter import Filter
 from log.preview import make_preview
 from log.progress import Progress
-from log.reader import Cursor, FoundEntry, LogReader
+from log.reader import Cursor, FoundEntry, LogReader, ReadError
+
+if TYPE_CHECKING:
+    from log.store_reader import StoreReader
 
 LOWEST_PRIORITY = 19
 QUICK_BYTES = 8 << 20
@@ -42,6 +45,8 @@ class Job:
     kind: Kind
     directory: str
     filter: Filter
+    source: str | None = None
+    """The store with the entries of many pods that is read instead of the directory."""
     limit: int | None = None
     before: str | None = None
     """Where an earlier page ended, as a `Cursor` in text."""
@@ -79,14 +84,13 @@ class Writer:
     """Writes what is found, as one kind of response."""
 
     def __init__(self, job: Job, out: BinaryIO) -> None:
-        before = Cursor.parse(job.before) if job.before else None
-        self.reader = LogReader(Path(job.directory), job.filter, before)
+        self.reader = open_reader(job)
         self.job = job
         self.out = out
 
     def find(self, limit: int | None) -> Iterator[FoundEntry]:
         """Yield what is found, newest first."""
-        return islice(self.reader.find(yield_to_others), limit)
+        return islice(self.reader.find(yield_to_others, limit), limit)
 
     def encode(self, found: FoundEntry) -> bytes | memoryview:
         """Return the line of an entry, or what is wanted of it."""
@@ -106,20 +110,37 @@ class Writer:
             self.out.write(b"," if count else b"")
             self.out.write(self.encode(found))
             count += 1
-            is_last = found.offset == 0 and found.day == self.reader.days[-1]
-            cursor = str(Cursor.of(found)) if count == limit and not is_last else None
+            cursor = str(Cursor.of(found)) if count == limit and not found.is_last else None
             del found
         total = None if cursor or self.job.before else count
-        self.out.write(b'],"next":%b,"count":%b}' % (encode(cursor), encode(total)))
+        rest = {"next": cursor, "count": total, "warnings": self.reader.warnings()}
+        self.out.write(b"]," + encode(rest)[1:])
 
     def write_lines(self) -> None:
         """Write entries, a line each, as soon as one is found."""
-        for found in self.find(1 if self.job.kind == "entry" else self.job.limit):
-            self.out.write(self.encode(found))
-            self.out.writelines(found.rest)
-            self.out.write(b"\n")
-            self.out.flush()
+        for found in self.find(self.job.limit):
+            self.write_line(found)
             del found
+        self.check_gaps()
+
+    def write_entry(self) -> None:
+        """Write the first entry, if there is one."""
+        for found in self.find(1):
+            return self.write_line(found)
+        self.check_gaps()
+
+    def write_line(self, found: FoundEntry) -> None:
+        """Write an entry as a line."""
+        self.out.write(self.encode(found))
+        self.out.writelines(found.rest)
+        self.out.write(b"\n")
+        self.out.flush()
+
+    def check_gaps(self) -> None:
+        """Raise ReadError if something is missing, where there is no other way to say so: then the
+        response is refused, or left unfinished."""
+        if self.reader.gaps:
+            raise ReadError("; ".join(self.reader.gaps))
 
     def write_messages(self) -> None:
         """Write the complete answers as chat data, a line each."""
@@ -130,6 +151,7 @@ class Writer:
                 self.out.write(encode({"messages": messages}) + b"\n")
                 self.out.flush()
             del found
+        self.check_gaps()
 
     def write_csv(self) -> None:
         """Write a table (RFC 4180): scalars as they are, the rest as JSON."""
@@ -146,35 +168,48 @@ class Writer:
             table.truncate()
             del found
         self.out.write(table.getvalue().encode())
+        self.check_gaps()
 
     def write_count(self) -> None:
         """Write how many entries match, with how far the count is before it is whole."""
-        count = 0
         progress = Progress(self.reader.size(), self.out)
 
-        def report(bytes_read: int) -> None:
+        def report(bytes_read: int, count: int) -> None:
             yield_to_others(bytes_read)
             progress.report(bytes_read, count=count)
 
-        for found in self.reader.find(report):
-            count += 1
-            del found
-        self.out.write(encode({"count": count}) + b"\n")
+        count = self.reader.count(report)
+        warnings = self.reader.warnings()
+        self.out.write(encode({"count": count, "warnings": warnings}) + b"\n")
 
     def write_figures(self) -> None:
         """Write figures, with how far they are before they are whole."""
         from zoneinfo import ZoneInfo
 
-        from log.figures import write_figures  # its imports take as long as finding a page
-
         zone = ZoneInfo(self.job.tz) if self.job.tz else UTC
-        write_figures(self.reader, self.out, yield_to_others, zone)
+        progress = Progress(self.reader.size(), self.out)
+
+        def report(bytes_read: int) -> None:
+            yield_to_others(bytes_read)
+            progress.report(bytes_read)
+
+        if isinstance(self.reader, LogReader):
+            from log.figures import compute_figures  # takes as long as finding a page
+
+            figures = compute_figures(self.reader.find(report), zone)
+        else:
+            from log.store_figures import compute_store_figures
+
+            figures = compute_store_figures(self.reader, zone, report)
+        figures |= {"warnings": self.reader.warnings()}
+        # the standard encoder escapes half a surrogate, which a model's name may hold
+        self.out.write(json.dumps(figures).encode() + b"\n")
 
 
 WRITE: dict[Kind, Callable[[Writer], None]] = {
     "page": Writer.write_page,
     "lines": Writer.write_lines,
-    "entry": Writer.write_lines,
+    "entry": Writer.write_entry,
     "csv": Writer.write_csv,
     "messages": Writer.write_messages,
     "count": Writer.write_count,
@@ -189,14 +224,27 @@ def to_cell(value: object) -> object:
     return encode(value).decode()
 
 
+def open_reader(job: Job) -> "LogReader | StoreReader":
+    """Return what finds the entries of a job; raise ReadError if they cannot be read."""
+    before = Cursor.parse(job.before) if job.before else None
+    if job.source is None:
+        return LogReader(Path(job.directory), job.filter, before)
+    from log.store_reader import StoreReader  # its packages are for those who have a store
+
+    return StoreReader(job.source, job.filter, before)
+
+
 def main() -> None:
-    """Do the job that the standard input names."""
+    """Do the job that the standard input names; exit with a status that says why it failed."""
     out = sys.stdout.buffer
     named = json.loads(sys.stdin.buffer.readline())
     job = Job(**named | {"filter": Filter(**named["filter"])})
     try:
         WRITE[job.kind](Writer(job, out))
         out.flush()
+    except ReadError as exc:
+        print(f"the log is not read whole: {exc}", file=sys.stderr)
+        sys.exit(exc.status)
     except BrokenPipeError:
         os._exit(1)  # the interpreter would try to flush once more
 

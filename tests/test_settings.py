@@ -22,6 +22,7 @@ DEFAULTS = {
     "idle_timeout": 300,
     "stub_delay": 0.03,
     "log_dir": Path("logs").absolute(),
+    "log_source": None,
     "log_fsync": False,
     "log_timeout": 5,
     "log_content": "full",
@@ -92,7 +93,7 @@ def test_variable_sets_its_setting(
 
 
 BAD = [
-    ("MINIVAULT_LLM_SERVICE", "openai", "'stubbed' or 'ollama'"),
+    ("MINIVAULT_LLM_SERVICE", "openai", "'stubbed', 'ollama' or 'none'"),
     ("MINIVAULT_OLLAMA_BASE_URL", "ftp://x", "http or https URL"),
     ("MINIVAULT_OLLAMA_BASE_URL", "http://a..b", "http or https URL"),
     ("MINIVAULT_OLLAMA_BASE_URL", "http://a:-1", "http or https URL"),

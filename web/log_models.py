@@ -30,6 +30,11 @@ class Entry(LogEntry):
     request: Any = None
 
 
+Warnings = Annotated[
+    list[str], Field(description="what could not be read, or may not have arrived yet")
+]
+
+
 class LogPage(BaseModel):
     """Entries, newest first."""
 
@@ -39,6 +44,7 @@ class LogPage(BaseModel):
     count: int | None = Field(
         description="how many entries match in all, if the whole log has been read to its end"
     )
+    warnings: Warnings
     next: str | None = Field(
         description="the `before` of the next page, if there is one",
         examples=[f"2026-11-24.8.{EXAMPLE_ENTRY.finished_at}~{EXAMPLE_ENTRY.id}"],
@@ -49,6 +55,7 @@ class Count(BaseModel):
     """The last line of the response; those before it have `progress`, and the count so far."""
 
     count: int
+    warnings: Warnings
 
 
 class Percentiles(BaseModel):
@@ -130,3 +137,4 @@ class Figures(BaseModel):
     days: list[DayFigures]
     clients: list[ClientFigures]
     slowest: list[SlowEntry]
+    warnings: Warnings

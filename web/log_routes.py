@@ -4,6 +4,7 @@ A reading process writes the body of a response, which is sent on as fast as the
 The head is sent with the first byte; a client that leaves ends the process.
 """
 
+import os
 import re
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
@@ -36,6 +37,13 @@ KINDS: dict[str, Kind] = {
 CHAT_PROFILE = re.compile(r';\s*profile\s*=\s*"?messages\b', re.IGNORECASE)
 ENTRY_NOT_FOUND = "the log has no entry with this id"
 LOG_UNREADABLE = "the log cannot be read now; see MiniVault's own output for the reason"
+STORE_UNREADABLE = {
+    os.EX_UNAVAILABLE: "the store of the log, MINIVAULT_LOG_SOURCE, cannot be read now, or not "
+    "whole; see MiniVault's own output for the reason",
+    os.EX_NOPERM: "the store of the log, MINIVAULT_LOG_SOURCE, refuses MiniVault's credentials; "
+    "check them, as AWS_ACCESS_KEY_ID, and what they may read",
+}
+"""By the exit status of a reading process."""
 
 assert hasattr(StreamingResponse, "stream_response"), "Starlette streams in another way now"
 
@@ -70,8 +78,7 @@ class FoundResponse(StreamingResponse):
             except (ReadingProcessError, TooManyReadersError, OSError) as exc:
                 if started:
                     return
-                is_full = isinstance(exc, TooManyReadersError)
-                raise HTTPException(503, str(exc) if is_full else LOG_UNREADABLE) from exc
+                raise HTTPException(503, describe_failure(exc)) from exc
         if not started:
             if self._not_found:
                 raise HTTPException(404, self._not_found)
@@ -83,9 +90,20 @@ class FoundResponse(StreamingResponse):
         await send(head)
 
 
+def describe_failure(exc: Exception) -> str:
+    """Return why the log could not be read, and what to do."""
+    if isinstance(exc, TooManyReadersError):
+        return str(exc)
+    status = exc.status if isinstance(exc, ReadingProcessError) else None
+    return STORE_UNREADABLE.get(status or 0, LOG_UNREADABLE)
+
+
 LINES = {"schema": {"type": "string"}, "example": EXAMPLE_ENTRY.to_line().decode()}
 TABLE = {"schema": {"type": "string"}, "example": "id,model\r\n3f0c9a52,tinyllama\r\n"}
-COUNT = {"schema": {"$ref": "#/components/schemas/Count"}, "example": {"count": 0}}
+COUNT = {
+    "schema": {"$ref": "#/components/schemas/Count"},
+    "example": {"count": 0, "warnings": []},
+}
 FIGURES = {
     "schema": {"$ref": "#/components/schemas/Figures"},
     "example": {
@@ -98,6 +116,7 @@ FIGURES = {
         "days": [],
         "clients": [],
         "slowest": [],
+        "warnings": [],
     },
 }
 router = APIRouter(
@@ -115,8 +134,8 @@ def start_job(
     **more: Any,
 ) -> AsyncGenerator[bytes, None]:
     """Return what a reading process will find."""
-    directory = str(request.state["settings"].log_dir)
-    job = Job(kind, directory, filter, **more)
+    settings = request.state["settings"]
+    job = Job(kind, str(settings.log_dir), filter, settings.log_source, **more)
     return request.state["reading_processes"].read(job)
 
 

@@ -1,6 +1,5 @@
 """The figures of the log, by the process that computes them, asked as the service asks it."""
 
-import io
 import json
 import random
 import statistics
@@ -13,7 +12,7 @@ from zoneinfo import ZoneInfo
 
 import pytest
 
-from log.figures import SAMPLE, Percentiles, write_figures
+from log.figures import SAMPLE, Percentiles, compute_figures
 from log.filter import Filter
 from log.reader import BLOCK, LogReader
 from tests.log.test_reader import DAY, entry, figures, read_to_end, reading, write
@@ -170,10 +169,7 @@ def test_percentiles_of_many_values_are_close_and_take_little_memory() -> None:
 
 def in_zone(folder: Path, tz: str) -> dict[str, Any]:
     """Return the figures by the clock of a time zone."""
-    out = io.BytesIO()
-    write_figures(LogReader(folder, Filter()), out, zone=ZoneInfo(tz))
-    found: dict[str, Any] = json.loads(out.getvalue().splitlines()[-1])
-    return found
+    return compute_figures(LogReader(folder, Filter()).find(), ZoneInfo(tz))
 
 
 @pytest.mark.parametrize("tz", ["America/Los_Angeles", "Asia/Kolkata", "Europe/Berlin", "UTC"])

@@ -421,7 +421,7 @@ def test_how_many_match_is_counted(service: Service) -> None:
     assert service.client.get("/log", params={"before": page["next"]}).json()["count"] is None
     counted = service.client.get("/log/count", params={"status": "error", "q": "why"})
     assert counted.headers["content-type"] == "application/x-ndjson"
-    assert json.loads(counted.text.splitlines()[-1]) == {"count": 60}
+    assert json.loads(counted.text.splitlines()[-1]) == {"count": 60, "warnings": []}
 
 
 def test_a_count_says_how_far_it_is(service: Service, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -429,7 +429,7 @@ def test_a_count_says_how_far_it_is(service: Service, monkeypatch: pytest.Monkey
     monkeypatch.setattr(processes, "COMMAND", [sys.executable, "-c", code])
     write(service.log_dir, *(entry(str(n), prompt="x" * 100_000) for n in range(30)))
     lines = [json.loads(line) for line in service.client.get("/log/count").text.splitlines()]
-    assert len(lines) > 3 and lines[-1] == {"count": 30}
+    assert len(lines) > 3 and lines[-1] == {"count": 30, "warnings": []}
     assert all(0 < line["progress"] <= 1 and 0 <= line["count"] <= 30 for line in lines[:-1])
     counts = [line["count"] for line in lines]
     assert counts == sorted(counts) and counts[0] < 30

@@ -1,0 +1,262 @@
+"""`python -m log.compact SOURCE`: entries in JSON lines become Parquet, which is read faster.
+
+Of a store (`log.store`), the objects of each day are merged into fewer, at last into one. It may
+run twice, at once, and be killed anywhere: an object is removed only when another, which has all
+of its entries, was written, read back and counted; who reads both sees each entry once.
+
+Of a log folder, each day that is over is written again as `YYYY-MM-DD.parquet` beside its file.
+"""
+
+import argparse
+import hashlib
+import heapq
+import os
+import sys
+from collections.abc import Iterable, Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import pyarrow as pa  # type: ignore[import-untyped]
+import pyarrow.parquet as pq  # type: ignore[import-untyped]
+
+from log.columns import REPEATED, SCHEMA, SEARCHED, TYPES, Row, group_rows
+from log.daily_file import day_path, list_days
+from log.reader import parse_line
+from log.spool import Spool
+from log.store import PARQUET, DamagedError, LogStore, Objects, StoreError, read_objects
+
+MAX_SPOOLED = 500_000
+"""How many entries are put in order at a time; their keys are held in memory."""
+
+COMPRESSION_LEVEL = 6
+LOG_FILE_MODE = 0o600
+
+
+class CompactError(Exception):
+    """What was written is not what was to be written."""
+
+
+def write_parquet(file: Path, rows: Iterable[Row]) -> tuple[int, bytes]:
+    """Write rows, which are in the order of their keys; return how many, and their digest."""
+    count, digest = 0, hashlib.sha256()
+    sorting = pq.SortingColumn.from_ordering(SCHEMA, ["finished_at", "id"])
+    with pq.ParquetWriter(
+        file,
+        SCHEMA,
+        compression="zstd",
+        compression_level=COMPRESSION_LEVEL,
+        use_dictionary=REPEATED,
+        write_statistics=SEARCHED,
+        sorting_columns=sorting,
+    ) as writer:
+        for group in group_rows(rows):
+            writer.write_batch(group)
+            count += group.num_rows
+            update_digest(digest, group["id"].to_pylist())
+    return count, digest.digest()
+
+
+def read_back(file: Path) -> tuple[int, bytes]:
+    """Return how many rows a file has, and the digest of their ids."""
+    count, digest = 0, hashlib.sha256()
+    with pq.ParquetFile(file) as parquet:
+        for group in parquet.iter_batches(columns=["id"]):
+            count += group.num_rows
+            update_digest(digest, group["id"].to_pylist())
+    return count, digest.digest()
+
+
+def update_digest(digest: "hashlib._Hash", ids: list[str]) -> None:
+    """Add ids, each of which ends at a line end that no id has."""
+    digest.update("".join(f"{id}\n" for id in ids).encode())
+
+
+def check_file(file: Path) -> None:
+    """Raise DamagedError if a file is not one that `write_parquet` wrote, now or in the past."""
+    try:
+        with pq.ParquetFile(file) as parquet:
+            schema = parquet.schema_arrow
+    except (pa.ArrowException, OSError) as exc:
+        raise DamagedError(f"it is no Parquet file: {exc}") from exc
+    if any(each.name not in TYPES or TYPES[each.name] != each.type for each in schema):
+        raise DamagedError("its columns are not those of a log")
+
+
+def read_rows(file: Path) -> Iterator[Row]:
+    """Yield the rows of a file, which may lack columns."""
+    with pq.ParquetFile(file) as parquet:
+        for number in range(parquet.num_row_groups):
+            for row in parquet.read_row_group(number).to_pylist():
+                yield dict.fromkeys(SCHEMA.names) | row
+
+
+def merge_rows(*sources: Iterable[Row]) -> Iterator[Row]:
+    """Yield the rows of sources in the order of their keys, each one once."""
+    last = None
+    for row in heapq.merge(*sources, key=find_place):
+        if find_place(row) != last:
+            last = find_place(row)
+            yield row
+
+
+def find_place(row: Row) -> tuple[str, str]:
+    """Return the keys by which rows are in order."""
+    return row["finished_at"], row["id"]
+
+
+def choose_files(objects: Objects, is_over: bool) -> list[str]:
+    """Return the Parquet files that are merged with new lines.
+
+    Of a day that is over, all. Before that, those that are no larger than what they are merged
+    with: so each entry is written a few times, not each time.
+    """
+    chosen = []
+    size = sum(objects.lines.values())
+    for path, own in sorted(objects.parquet.items(), key=lambda item: item[1]):
+        if is_over or own <= size:
+            chosen.append(path)
+            size += own
+    return chosen
+
+
+class Compactor:
+    """Merges the objects of a store."""
+
+    def __init__(self, store: LogStore, today: str) -> None:
+        self._store = store
+        self._today = today
+        self.problems: list[str] = []
+        """What could not be merged, and was left as it is."""
+
+    def run(self) -> None:
+        """Merge the objects of all days; raise StoreError if the store cannot be used."""
+        for day in self._store.list_days():
+            try:
+                while self._merge(day):
+                    pass
+            except FileNotFoundError:  # another one merges them at this moment
+                print(f"{day}: objects are being merged by another; left to it")
+            except (CompactError, DamagedError) as exc:
+                self.problems.append(f"{day}: {exc}; nothing was removed")
+
+    def _merge(self, day: str) -> bool:
+        """Merge objects of a day; return whether there may be more."""
+        objects = self._store.list_objects(day)
+        files = choose_files(objects, is_over=day < self._today)
+        with TemporaryDirectory(prefix="minivault-") as folder, Spool(day) as spool:
+            merged = self._spool(spool, objects)
+            if not merged and len(files) < 2:
+                return False
+            held = self._hold(files, Path(folder))
+            sources = [*merged, *held]
+            if len(sources) < 2 and not merged:
+                return False
+            result = Path(folder, "result.parquet")
+            expected = write_parquet(
+                result, merge_rows(spool.rows(), *map(read_rows, held.values()))
+            )
+            path = name_result(day, sources)
+            self._store.put(path, result)
+            back = Path(folder, "back.parquet")
+            self._store.download(path, back)
+            if read_back(back) != expected:
+                raise CompactError(f"{path} has not what was written to it")
+            size = back.stat().st_size
+        self._store.remove(sources)
+        print(
+            f"{day}: {len(sources):,} objects became one of {size:,} bytes"
+            f" with {expected[0]:,} entries"
+        )
+        return True
+
+    def _hold(self, files: list[str], folder: Path) -> dict[str, Path]:
+        """Return copies of Parquet files in a folder, without those that are none."""
+        held = {}
+        for number, path in enumerate(files):
+            copy = folder / f"{number}.parquet"
+            self._store.download(path, copy)
+            try:
+                check_file(copy)
+                held[path] = copy
+            except DamagedError as exc:
+                self._note(path, exc)
+        return held
+
+    def _note(self, path: str, exc: DamagedError) -> None:
+        problem = f"{path} is damaged, and left as it is: {exc}"
+        self.problems += [problem] * (problem not in self.problems)
+
+    def _spool(self, spool: Spool, objects: Objects) -> list[str]:
+        """Read the objects that are lines, or many of them; return which were read."""
+        merged = []
+        for path, lines in read_objects(self._store, objects.lines):
+            try:
+                parsed = ((parse_line(line)[0], line) for line in lines)
+                found = [(entry, line) for entry, line in parsed if entry is not None]
+            except DamagedError as exc:
+                self._note(path, exc)
+                continue
+            for entry, line in found:
+                spool.add(entry, line)
+            merged.append(path)
+            if len(spool) >= MAX_SPOOLED:
+                break
+        return merged
+
+
+def name_result(day: str, sources: list[str]) -> str:
+    """Return the name of what is made of these objects: greater than theirs, the same each time."""
+    numbers = [int(match[1]) for each in sources if (match := PARQUET.fullmatch(each))]
+    digest = hashlib.sha256("\n".join(sorted(sources)).encode()).hexdigest()[:16]
+    return f"date={day}/v{max(numbers, default=0) + 1:08d}-{digest}.parquet"
+
+
+def compact_folder(folder: Path, today: str) -> None:
+    """Write each day of a log folder that is over as Parquet, unless that was done."""
+    for day in list_days(folder):
+        source, result = day_path(folder, day), folder / f"{day}.parquet"
+        if day >= today or is_newer(result, source):
+            continue
+        part = folder / f".{day}.parquet"
+        os.close(os.open(part, os.O_CREAT | os.O_WRONLY | os.O_TRUNC, LOG_FILE_MODE))
+        with Spool(day) as spool, source.open("rb") as file:
+            for line in file:
+                entry, _ = parse_line(line.rstrip(b"\n"))
+                if entry is not None:
+                    spool.add(entry, line.rstrip(b"\n"))
+            expected = write_parquet(part, spool.rows())
+        if read_back(part) != expected:
+            raise CompactError(f"{part} has not what was written to it")
+        part.rename(result)
+        print(f"{day}: {expected[0]:,} entries, {result.stat().st_size:,} bytes in {result}")
+
+
+def is_newer(result: Path, source: Path) -> bool:
+    """Return whether a file was made after the last change of what it was made of."""
+    return result.exists() and result.stat().st_mtime_ns >= source.stat().st_mtime_ns
+
+
+def main() -> None:
+    """Compact what the command line names."""
+    parser = argparse.ArgumentParser(
+        prog="python -m log.compact", description="make Parquet of a log"
+    )
+    parser.add_argument(
+        "source", help="s3://bucket/prefix, a folder of the same layout, or a log folder"
+    )
+    source = parser.parse_args().source
+    today = datetime.now(UTC).date().isoformat()
+    try:
+        if "://" not in source and list_days(Path(source)):
+            return compact_folder(Path(source), today)
+        compactor = Compactor(LogStore(source), today)
+        compactor.run()
+    except (CompactError, StoreError, OSError) as exc:
+        sys.exit(f"{source} cannot be compacted: {exc}")
+    if compactor.problems:
+        sys.exit("\n".join(compactor.problems))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,338 @@
+"""Where the entries of many pods lie: a bucket, or a folder of the same layout.
+
+    date=2026-11-24/pod=NAME/….jsonl.gz    as a shipper writes them, in any number
+    date=2026-11-24/v00000001-….parquet    what `log.compact` made of them
+
+The day is that of `finished_at`. A list of objects is no snapshot: one that is read in parts may
+have been written and removed from meanwhile. But names are listed in their order, and a file of
+Parquet has a greater name than all that it was made of. So what is missing in a list is in a file
+that is listed, or it is found to be gone when it is read; then the list is read once more.
+"""
+
+import os
+import re
+import zlib
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from functools import partial
+from pathlib import Path
+from typing import IO, Any
+
+import obstore.store
+from fsspec import AbstractFileSystem  # type: ignore[import-untyped]
+from obstore.exceptions import BaseError, PermissionDeniedError, UnauthenticatedError
+
+from log.reader import MAX_LINE, ReadError
+
+DAY = re.compile(r"date=(\d{4}-\d\d-\d\d)")
+PARQUET = re.compile(r"date=[^/]+/v(\d+)-[^/]+\.parquet")
+LINES = re.compile(r"date=[^/]+/(?:.*/)?[^/]+\.(?:jsonl|ndjson|json|log)(?:\.gz)?")
+HIDDEN = re.compile(r"(.*/)?[._][^/]*")
+"""What writes to a store keeps for itself, as `_SUCCESS`."""
+
+REFUSAL = re.compile(r"status code: 40[13]\b")
+MAX_RETRIES = 3
+RETRY_TIME = timedelta(seconds=10)
+REQUEST_TIME = timedelta(seconds=30)
+MIN_PIECE = 1 << 18
+SMALL_OBJECT = 1 << 20
+PARALLEL = 16
+"""How many small objects are asked for side by side."""
+
+
+class StoreError(ReadError):
+    """The store cannot be read."""
+
+
+class StoreRefusesError(StoreError):
+    """The store refuses the credentials."""
+
+    status = os.EX_NOPERM
+
+
+class DamagedError(Exception):
+    """An object is not what its name says."""
+
+
+@dataclass
+class Objects:
+    """The objects of a day."""
+
+    parquet: dict[str, int] = field(default_factory=dict)
+    lines: dict[str, int] = field(default_factory=dict)
+    """Their paths and sizes in bytes."""
+    foreign: list[str] = field(default_factory=list)
+
+    @property
+    def size(self) -> int:
+        """How many bytes they have."""
+        return sum(self.parquet.values()) + sum(self.lines.values())
+
+
+class LogStore:
+    """A bucket or a folder with the log of many pods."""
+
+    def __init__(self, url: str) -> None:
+        """Open `s3://bucket/prefix`, or another URL that obstore knows, or a folder.
+
+        Credentials come from the environment, by the store's own names (`AWS_ACCESS_KEY_ID`, …).
+
+        Raises:
+            StoreError: it cannot be.
+        """
+        self.url = url
+        self._sizes: dict[str, int] = {}
+        """Of the objects that were listed; none is written twice."""
+        self._store: Any
+        with self.errors():
+            if "://" not in url:
+                self._store = obstore.store.LocalStore(Path(url).expanduser().absolute())
+                return
+            options: Any = {"timeout": REQUEST_TIME}
+            if is_plain_http():
+                options["allow_http"] = True
+            self._store = obstore.store.from_url(
+                url,
+                client_options=options,
+                retry_config={"max_retries": MAX_RETRIES, "retry_timeout": RETRY_TIME},
+            )
+
+    @contextmanager
+    def errors(self) -> Iterator[None]:
+        """Raise StoreError for what the store answers, but FileNotFoundError for one object."""
+        try:
+            yield
+        except (PermissionDeniedError, UnauthenticatedError, PermissionError) as exc:
+            raise StoreRefusesError(first_line(exc)) from exc
+        except FileNotFoundError:
+            raise
+        except (BaseError, OSError, ValueError) as exc:
+            if REFUSAL.search(first_line(exc)):  # of a list, which has no error class of its own
+                raise StoreRefusesError(first_line(exc)) from exc
+            if "<Code>NoSuchBucket</Code>" in str(exc):
+                raise StoreError(f"there is no bucket {self.url}") from exc
+            raise StoreError(first_line(exc)) from exc
+
+    def list_days(self) -> list[str]:
+        """Return the days that have objects, the newest one first."""
+        try:
+            with self.errors():
+                prefixes = self._store.list_with_delimiter()["common_prefixes"]
+        except FileNotFoundError as exc:
+            raise StoreError(f"there is no {self.url}") from exc
+        return sorted(
+            (match[1] for each in prefixes if (match := DAY.fullmatch(each))), reverse=True
+        )
+
+    def list_objects(self, day: str) -> Objects:
+        """Return the objects of a day."""
+        objects = Objects()
+        with self.errors():
+            listed = [each for some in self._store.list(f"date={day}/") for each in some]
+        for each in sorted(listed, key=lambda each: str(each["path"])):
+            path, size = str(each["path"]), int(each["size"])
+            self._sizes[path] = size
+            if PARQUET.fullmatch(path):
+                objects.parquet[path] = size
+            elif LINES.fullmatch(path) and not HIDDEN.fullmatch(path):
+                objects.lines[path] = size
+            elif not HIDDEN.fullmatch(path):
+                objects.foreign.append(path)
+        return objects
+
+    def size(self, path: str) -> int:
+        """Return how many bytes an object has; raise FileNotFoundError if it is gone."""
+        if path not in self._sizes:
+            with self.errors():
+                self._sizes[path] = int(self._store.head(path)["size"])
+        return self._sizes[path]
+
+    def read(self, path: str, start: int, length: int) -> bytes:
+        """Return some bytes of an object; raise FileNotFoundError if it is gone."""
+        with self.errors():
+            return bytes(self._store.get_range(path, start=start, length=length))
+
+    def fetch(self, path: str) -> bytes:
+        """Return all bytes of an object; raise FileNotFoundError if it is gone."""
+        with self.errors():
+            return bytes(self._store.get(path).bytes())
+
+    def read_lines(self, path: str, data: bytes | None = None) -> Iterator[bytes]:
+        """Yield the lines of an object, whose bytes may have been fetched.
+
+        Raises:
+            DamagedError: it is no gzip, or breaks off; the lines before were yielded.
+            FileNotFoundError: it is gone.
+        """
+        with self.errors():
+            pieces: Iterator[Any] = iter([data] if data is not None else ())
+            if data is None:
+                pieces = iter(self._store.get(path).stream(min_chunk_size=MIN_PIECE))
+            yield from split_lines(
+                decompress(pieces) if path.endswith(".gz") else map(bytes, pieces)
+            )
+
+    def download(self, path: str, file: Path) -> None:
+        """Write all bytes of an object to a file; raise FileNotFoundError if it is gone."""
+        with self.errors(), file.open("wb") as out:
+            for piece in self._store.get(path).stream(min_chunk_size=MIN_PIECE):
+                out.write(piece)
+
+    def put(self, path: str, file: Path) -> None:
+        """Write an object, whole or not at all."""
+        with self.errors():
+            self._store.put(path, file)
+
+    def remove(self, paths: list[str]) -> None:
+        """Remove objects; that one is gone already is no error."""
+        for path in paths:
+            try:
+                with self.errors():
+                    self._store.delete(path)
+            except FileNotFoundError:
+                continue
+
+
+def read_objects(store: LogStore, objects: dict[str, int]) -> Iterator[tuple[str, Iterator[bytes]]]:
+    """Yield the path and the lines of each object; small ones are asked for side by side."""
+    paths = list(objects)
+    with ThreadPoolExecutor(PARALLEL) as pool:
+        for start in range(0, len(paths), PARALLEL):
+            some = paths[start : start + PARALLEL]
+            small = [path for path in some if objects[path] <= SMALL_OBJECT]
+            held = dict(zip(small, pool.map(store.fetch, small), strict=True))
+            for path in some:
+                yield path, store.read_lines(path, held.pop(path, None))
+
+
+def is_plain_http() -> bool:
+    """Return whether the environment names a store without TLS."""
+    names = ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL", "AWS_ENDPOINT")
+    return any(os.environ.get(name, "").startswith("http://") for name in names)
+
+
+def first_line(exc: Exception) -> str:
+    """Return what an error says without what is for the library's own developers."""
+    return str(exc).partition("\n")[0]
+
+
+def split_lines(pieces: Iterator[bytes]) -> Iterator[bytes]:
+    """Yield the lines in some pieces; raise DamagedError if one is too long to be held."""
+    begin = bytearray()
+    for piece in pieces:
+        first, *lines = piece.split(b"\n")
+        begin += first
+        if len(begin) > MAX_LINE:
+            raise DamagedError(f"a line has more than {MAX_LINE} bytes")
+        if lines:
+            yield bytes(begin)
+            yield from lines[:-1]
+            begin = bytearray(lines[-1])
+    if begin:
+        yield bytes(begin)
+
+
+def decompress(pieces: Iterator[Any]) -> Iterator[bytes]:
+    """Yield what gzip's pieces contain, of one member or several, a bounded piece at a time."""
+    unpacker = zlib.decompressobj(wbits=31)
+    for piece in pieces:
+        data = bytes(piece)
+        while data:
+            if unpacker.eof:
+                unpacker = zlib.decompressobj(wbits=31)
+            try:
+                yield unpacker.decompress(data, MIN_PIECE)
+            except zlib.error as exc:
+                raise DamagedError(f"it is no gzip: {exc}") from exc
+            data = unpacker.unconsumed_tail or unpacker.unused_data
+    if not unpacker.eof:
+        raise DamagedError("it breaks off")
+
+
+class RandomAccessFile:
+    """What can be read at any offset, as a file."""
+
+    def __init__(self, size: int, read_at: Callable[[int, int], bytes]) -> None:
+        """`read_at` returns the bytes at an offset, so many of them."""
+        self._read_at = read_at
+        self._position = 0
+        self.size = size
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
+        """Go to an offset; return it."""
+        begin = {os.SEEK_SET: 0, os.SEEK_CUR: self._position, os.SEEK_END: self.size}
+        self._position = begin[whence] + offset
+        return self._position
+
+    def tell(self) -> int:
+        """Return the offset."""
+        return self._position
+
+    def read(self, length: int = -1) -> bytes:
+        """Return bytes from the offset on."""
+        left = self.size - self._position
+        length = left if length < 0 else min(length, left)
+        data = self._read_at(self._position, length) if length > 0 else b""
+        self._position += len(data)
+        return data
+
+    def close(self) -> None:
+        """Do nothing: what is read at an offset is not held open."""
+
+
+class StoreFileSystem(AbstractFileSystem):  # type: ignore[misc]
+    """The store as DuckDB reads it, under the names `log://…`.
+
+    DuckDB's own client of S3 is an extension, which has to be of DuckDB's very version
+    (https://duckdb.org/docs/stable/core_extensions/httpfs/overview), and has no way to list and
+    remove; so one client does both, with one way to find credentials.
+    """
+
+    protocol = "log"
+    cachable = False
+
+    def __init__(self, store: LogStore) -> None:
+        super().__init__()
+        self._store = store
+        self.held: dict[str, IO[bytes]] = {}
+        """Files of our own, by the names under which the engine finds them beside the objects."""
+        self.error: Exception | None = None
+        """What went wrong last: the engine passes on its text alone."""
+
+    def open(self, path: str, mode: str = "rb", **_: Any) -> RandomAccessFile:
+        """Open an object to read it."""
+        name = self._strip_protocol(path)
+        return RandomAccessFile(self.size(path), partial(self._read, name))
+
+    def _read(self, name: str, start: int, length: int) -> bytes:
+        if file := self.held.get(name):
+            return os.pread(file.fileno(), length, start)
+        with self._keep_error():
+            return self._store.read(name, start, length)
+
+    def size(self, path: str) -> int:
+        """Return how many bytes an object has."""
+        name = self._strip_protocol(path)
+        if file := self.held.get(name):
+            return os.fstat(file.fileno()).st_size
+        with self._keep_error():
+            return self._store.size(name)
+
+    @contextmanager
+    def _keep_error(self) -> Iterator[None]:
+        try:
+            yield
+        except (StoreError, FileNotFoundError) as exc:
+            self.error = exc
+            raise
+
+    def modified(self, path: str) -> datetime:
+        """Return when it was modified: never, as no object is written twice."""
+        return datetime.fromtimestamp(0, UTC)
+
+    def glob(self, path: str, **_: Any) -> list[str]:
+        """Return the path itself: names are known, and may have any characters."""
+        return [path]

@@ -1,0 +1,263 @@
+"""Figures about speed and failures over a store: what `log.figures` shows, by the engine.
+
+Percentiles are exact up to `MAX_EXACT` entries; beyond that they come from t-digests
+(https://arxiv.org/abs/1902.04023), whose error is least at both ends.
+"""
+
+from collections.abc import Callable, Sequence
+from datetime import UTC, datetime, timedelta, tzinfo
+from typing import Any
+
+from log.columns import MAX_EXACT as MAX_COUNT
+from log.entry import NO_ANSWERS
+from log.figures import (
+    COUNTED_MODELS,
+    DAY_SECONDS,
+    MAX_DAYS,
+    MAX_MODELS,
+    MAX_SLOWEST,
+    NAME_LENGTH,
+    OTHER,
+    PROGRAM,
+    PROMPT_LENGTH,
+    ROW_KEYS,
+    Figures,
+    choose_width,
+    compute_figures,
+    list_periods,
+    to_clock,
+    to_timestamp,
+)
+from log.speed import ONE_PIECE_MS
+from log.store_reader import Group, StoreReader
+from upstream.model_names import canonical_name
+
+MAX_EXACT = 2_000_000
+MICROSECONDS = 1_000_000
+RANKS = (50, 95, 99)
+OK = "FILTER (status = 'ok')"
+
+TOKENS_PER_SECOND = f"""CASE
+    WHEN response_ms > 0 THEN response_tokens / response_ms * 1000
+    WHEN streamed IS FALSE OR response_chars = 0 OR response_tokens < 2 THEN NULL
+    WHEN duration_ms - ttft_ms > {ONE_PIECE_MS}
+        THEN (response_tokens - 1) / (duration_ms - ttft_ms) * 1000
+    END"""
+"""The rule of `log.speed`, whose tests hold for this as well."""
+
+
+def count_tokens(key: str) -> str:
+    """Return SQL for the tokens of complete answers, as `log.figures.to_count` counts them."""
+    return f"coalesce(sum({key}) {OK[:-1]} AND {key} BETWEEN 0 AND {MAX_COUNT}), 0)::BIGINT"
+
+
+TOKENS = f"count(*) {OK}, {count_tokens('prompt_tokens')}, {count_tokens('response_tokens')}"
+
+
+def compute_store_figures(
+    reader: StoreReader,
+    zone: tzinfo = UTC,
+    on_progress: Callable[[int], None] = lambda bytes_read: None,
+) -> dict[str, Any]:
+    """Return the figures of the entries that the reader finds; days are those of the zone.
+
+    Raises:
+        StoreError: the store cannot be read.
+    """
+    if reader.filter.q:  # only `Filter` can tell what matches a text
+        return compute_figures(reader.find(on_progress), zone)
+
+    def compute(group: Group, conditions: str, values: list[str]) -> dict[str, Any]:
+        return StoreFigures(reader, group.distinct, conditions, values, zone).compute()
+
+    return reader.aggregate(compute) or Figures(zone).figures()
+
+
+class StoreFigures:
+    """Counts the rows of a table that meet a condition."""
+
+    def __init__(
+        self, reader: StoreReader, table: str, conditions: str, values: list[str], zone: tzinfo
+    ) -> None:
+        self._query = reader.query
+        self._zone = zone
+        self._values = values
+        answers = ", ".join(f"'{reason}'" for reason in NO_ANSWERS)
+        self._table = (
+            "(SELECT *, epoch_us(try_cast(finished_at AS TIMESTAMPTZ)) AS moment,"
+            f" {TOKENS_PER_SECOND} AS speed"
+            f" FROM {table} WHERE {conditions} AND duration_ms IS NOT NULL"
+            f" AND coalesce(finish_reason NOT IN ({answers}), true) AND moment IS NOT NULL)"
+        )
+
+    def compute(self) -> dict[str, Any]:
+        """Return what is shown."""
+        ((entries, first, last),) = self._select("count(*), min(moment), max(moment)")
+        if not entries:
+            return Figures(self._zone).figures()
+        since, until = first / MICROSECONDS, last / MICROSECONDS
+        ends = to_clock(since, self._zone), to_clock(until, self._zone)
+        self._clock = f"(moment // {MICROSECONDS} + {self._make_offset(since, until)})"
+        self._quantile = "quantile_cont" if entries <= MAX_EXACT else "approx_quantile"
+        width = choose_width(*ends)
+        names = self._name_models()
+        return {
+            "since": to_timestamp(since, "microseconds"),
+            "until": to_timestamp(until, "microseconds"),
+            "bucket_seconds": width,
+            "entries": entries,
+            "buckets": self._count_periods(width),
+            "models": self._count_models(names),
+            "days": self._count_days(names),
+            "clients": self._count_clients(),
+            "slowest": self._find_slowest(),
+        }
+
+    def _select(self, what: str, rest: str = "") -> list[tuple[Any, ...]]:
+        return self._query(f"SELECT {what} FROM {self._table} {rest}", *self._values)
+
+    def _make_offset(self, since: float, until: float) -> str:
+        """Return SQL for how many seconds the clock of the zone is ahead of UTC at the moment."""
+        changes = find_changes(since, until, self._zone)
+        whens = " ".join(f"WHEN moment < {at} THEN {offset}" for at, offset in changes[:-1])
+        return f"(CASE {whens} ELSE {changes[-1][1]} END)" if whens else str(changes[-1][1])
+
+    def _percentiles(self, value: str, condition: str = "true") -> str:
+        ranks = [rank / 100 for rank in RANKS]
+        return f"{self._quantile}({value}, {ranks}) FILTER ({condition} AND {value} IS NOT NULL)"
+
+    def _count_periods(self, width: int) -> list[dict[str, Any]]:
+        rows = self._select(
+            f"{self._clock} // {width} AS number, count(*) {OK},"
+            " count(*) FILTER (status = 'error'), count(*) FILTER (status = 'cancelled'),"
+            f" {self._percentiles('ttft_ms')}, {self._percentiles('duration_ms', OK[8:-1])},"
+            f" {TOKENS}",
+            "GROUP BY number",
+        )
+        counted = {int(number): values for number, *values in rows}
+        none = (0, 0, 0, None, None, 0, 0, 0)
+        return [
+            {"start": start, **name_period(*counted.get(number, none))}
+            for number, start in list_periods(counted, width, self._zone)
+        ]
+
+    def _name_models(self) -> dict[str, str]:
+        """Return, for each name of a model, the name under which it is counted."""
+        rows = self._select(
+            "model, max(moment) AS newest",
+            "WHERE status = 'ok' GROUP BY model ORDER BY newest DESC",
+        )
+        shown: dict[str, str] = {}
+        names = {}
+        for model, _ in rows:
+            name = str(model)[:NAME_LENGTH]
+            if len(shown) < COUNTED_MODELS:
+                shown.setdefault(canonical_name(name), name)
+            names[str(model)] = shown.get(canonical_name(name), OTHER)
+        return names
+
+    def _select_by_model(
+        self, what: str, names: dict[str, str], rest: str
+    ) -> list[tuple[Any, ...]]:
+        """Select from the complete answers, with the name of the model as it is counted."""
+        return self._query(
+            f"SELECT {what} FROM {self._table} JOIN (SELECT unnest(?::VARCHAR[]) AS known,"
+            f" unnest(?::VARCHAR[]) AS name) ON coalesce(model, 'None') = known"
+            f" WHERE status = 'ok' {rest}",
+            *self._values, list(names), list(names.values()),
+        )  # fmt: skip
+
+    def _count_models(self, names: dict[str, str]) -> list[dict[str, Any]]:
+        what = f"name, {TOKENS}, {self._percentiles('speed')}, {self._percentiles('load_ms')}"
+        return [
+            {"model": name, **name_tokens(*tokens),
+             "tokens_per_second": name_ranks(speed), "load_ms": name_ranks(load)}
+            for name, *tokens, speed, load in self._select_by_model(
+                what, names, f"GROUP BY name ORDER BY 2 DESC, name LIMIT {MAX_MODELS}"
+            )
+        ]  # fmt: skip
+
+    def _count_days(self, names: dict[str, str]) -> list[dict[str, Any]]:
+        rows = self._select_by_model(
+            f"{self._clock} // {DAY_SECONDS} AS day, name, {TOKENS}", names, "GROUP BY day, name"
+        )
+        days = sorted({day for day, *_ in rows})[-MAX_DAYS:]
+        return [
+            {"day": str(datetime.fromtimestamp(day * DAY_SECONDS, UTC).date()), "model": name,
+             **name_tokens(*tokens)}
+            for day, name, *tokens in sorted(rows)
+            if day in days
+        ]  # fmt: skip
+
+    def _count_clients(self) -> list[dict[str, Any]]:
+        program = f"nullif(regexp_extract(user_agent, '^{PROGRAM.pattern}'), '')[:{NAME_LENGTH}]"
+        rows = self._select(
+            f"{program} AS program, {TOKENS}",
+            f"WHERE status = 'ok' GROUP BY program ORDER BY 2 DESC, program LIMIT {MAX_MODELS}",
+        )
+        return [{"client": name, **name_tokens(*tokens)} for name, *tokens in rows]
+
+    def _find_slowest(self) -> list[dict[str, Any]]:
+        keys = ", ".join(ROW_KEYS)
+        rows = self._select(
+            f"{keys}, prompt[:{PROMPT_LENGTH}]", f"ORDER BY duration_ms DESC LIMIT {MAX_SLOWEST}"
+        )
+        return [dict(zip((*ROW_KEYS, "prompt"), row, strict=True)) for row in rows]
+
+
+def name_period(
+    ok: int, error: int, cancelled: int,
+    ttft_ms: Sequence[float] | None, duration_ms: Sequence[float] | None,
+    *tokens: int,
+) -> dict[str, Any]:  # fmt: skip
+    """Return what is shown of a period."""
+    _, prompt_tokens, response_tokens = tokens
+    return {
+        "ok": ok,
+        "error": error,
+        "cancelled": cancelled,
+        "ttft_ms": name_ranks(ttft_ms),
+        "duration_ms": name_ranks(duration_ms),
+        "prompt_tokens": prompt_tokens,
+        "response_tokens": response_tokens,
+    }
+
+
+def name_ranks(values: Sequence[float] | None) -> dict[str, float] | None:
+    """Return percentiles by their names."""
+    if not values or values[0] is None:
+        return None
+    return {f"p{rank}": round(value, 3) for rank, value in zip(RANKS, values, strict=True)}
+
+
+def name_tokens(entries: int, prompt_tokens: int, response_tokens: int) -> dict[str, int]:
+    """Return counts by their names."""
+    return {
+        "entries": entries,
+        "prompt_tokens": prompt_tokens,
+        "response_tokens": response_tokens,
+    }
+
+
+def find_changes(since: float, until: float, zone: tzinfo) -> list[tuple[int, int]]:
+    """Return how far a zone's clock is ahead of UTC, in seconds, each until a moment; the last one
+    until the end."""
+    changes = []
+    moment, offset = since, get_offset(since, zone)
+    while moment < until:
+        following = min(moment + DAY_SECONDS, until)
+        if get_offset(following, zone) != offset:
+            low, high = int(moment), int(following) + 1
+            while high - low > 1:
+                middle = (low + high) // 2
+                low, high = (middle, high) if get_offset(middle, zone) == offset else (low, middle)
+            changes.append((high * MICROSECONDS, offset))
+            offset = get_offset(following, zone)
+        moment = following
+    return [*changes, (0, offset)]
+
+
+def get_offset(moment: float, zone: tzinfo) -> int:
+    """Return how many seconds a zone's clock is ahead of UTC at a moment."""
+    offset = datetime.fromtimestamp(moment, zone).utcoffset() or timedelta()
+    return int(offset.total_seconds())

@@ -1,0 +1,324 @@
+"""Finding entries in a store, newest first: the counterpart of `log.reader` for many pods.
+
+Entries are in the order of `finished_at` and `id`; so a place in it is known whatever happens to
+the objects, and a search goes on there when they were merged meanwhile. The engine finds what may
+be wanted, `Filter` decides, as it does for files. What was not merged yet is read line by line, and
+what is wanted of it is put into a file of the same columns beside the others.
+"""
+
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime, timedelta
+from tempfile import TemporaryFile
+from typing import IO, Self, TypeVar
+
+import pyarrow.parquet as pq  # type: ignore[import-untyped]
+
+from log.columns import KEYS, SCHEMA, Row, encode_json, group_rows, read_row
+from log.engine import Engine, make_table
+from log.entry import format_timestamp
+from log.filter import SEARCHED_KEYS, Filter, has_part, make_pattern
+from log.reader import Cursor, FoundEntry, find_start, parse_line, to_date
+from log.spool import Spool, find_keys
+from log.store import DamagedError, LogStore, StoreError, read_objects
+
+Result = TypeVar("Result")
+Place = tuple[str, str]
+"""`finished_at` and `id`."""
+
+END: Place = ("\U0010ffff", "")
+FIRST_KEYS = 64
+MAX_KEYS = 4096
+BATCH_BYTES = 16 << 20
+MAX_DAYS = 8
+"""How many days are searched at a time at most; the first one is alone."""
+
+MAX_TRIES = 20
+VANISHING = "the objects of the log vanish while they are read, again and again; retry later"
+"""Objects that are merged while they are read vanish; then they are listed once more."""
+
+HAS_TIME = "(line IS NULL OR line->>'finished_at' = finished_at)"
+"""Whether an entry says itself when it was finished."""
+
+SHIPPING = timedelta(minutes=1)
+NOT_YET = "What was answered in the last minute may not have come from the pods yet."
+
+
+@dataclass
+class Group:
+    """The files of some days, as the engine reads them."""
+
+    single: dict[str, set[str]] = field(default_factory=dict)
+    """Files that are a whole day, and their columns; in one file no entry is twice."""
+    several: dict[str, set[str]] = field(default_factory=dict)
+    """Files that are a part of a day."""
+    size: int = 0
+
+    @property
+    def table(self) -> str:
+        """All rows, as a table of SQL."""
+        return make_table(self.single | self.several)
+
+    @property
+    def distinct(self) -> str:
+        """The rows of all entries, each one once."""
+        tables = [f"SELECT * FROM {make_table(self.single)}"] * bool(self.single)
+        if self.several:
+            tables += [f"SELECT DISTINCT ON (id) * FROM {make_table(self.several)}"]
+        return f"({' UNION ALL '.join(tables)})"
+
+
+class StoreReader:
+    """Reads the entries of a bucket, or of a folder of the same layout."""
+
+    def __init__(self, url: str, filter: Filter, before: Cursor | None = None) -> None:
+        """Find the entries that the filter wants, those before the cursor.
+
+        Raises:
+            StoreError: the store cannot be read.
+        """
+        self.gaps: list[str] = []
+        """What could not be read; the entries in it are missing."""
+        self._store = LogStore(url)
+        self._engine = Engine(self._store)
+        self.query = self._engine.query
+        self.filter = filter
+        self._pattern = filter.pattern()
+        self._place = END
+        if before:
+            self._place = find_keys(
+                {"finished_at": before.finished_at or None, "id": before.id}, b"", before.day
+            )
+        recent = format_timestamp(datetime.now(UTC) - SHIPPING)
+        self._is_recent = not before and (not filter.until or filter.until > recent)
+        days = [day for day in self._store.list_days() if filter.includes_day(day)]
+        if before:
+            days = [day for day in days if day <= before.day]
+        self.days = days
+        if start := find_start(filter.exact.get("id", "")):
+            self.days.sort(key=lambda day: abs(to_date(day) - start))
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        self._engine.close()
+
+    def warnings(self) -> list[str]:
+        """Return what a reader of the entries should know about their completeness."""
+        return self.gaps + [NOT_YET] * self._is_recent
+
+    def find(
+        self,
+        on_progress: Callable[[int], None] = lambda bytes_read: None,
+        limit: int | None = None,
+    ) -> Iterator[FoundEntry]:
+        """Yield the wanted entries, newest first, perhaps more than the limit; tell how many bytes
+        there were in what has been read so far.
+
+        Raises:
+            StoreError: the store cannot be read.
+        """
+        bytes_read = 0
+        left = self.days
+        count = 1
+        while left:
+            days, left = left[:count], left[count:]
+            count = min(count * 2, MAX_DAYS)
+            for _ in range(MAX_TRIES):
+                with suppress(FileNotFoundError):
+                    group = self._open(days, limit and limit + 1)
+                    if group.single or group.several:
+                        yield from self._find_in(group, limit, is_last=not left)
+                    bytes_read += group.size
+                    break
+            else:
+                raise StoreError(VANISHING)
+            on_progress(bytes_read)
+
+    def aggregate(self, compute: Callable[[Group, str, list[str]], Result]) -> Result | None:
+        """Return what is computed of the files of all days, the condition that exactly the wanted
+        rows meet, and its values; None if there are no files.
+
+        Raises:
+            StoreError: the store cannot be read.
+        """
+        assert not self.filter.q, "only `Filter` can tell whether a text matches"
+        for _ in range(MAX_TRIES):
+            with suppress(FileNotFoundError):
+                group = self._open(self.days)
+                if not group.single and not group.several:
+                    return None
+                return compute(group, *self._make_exact_conditions(group))
+        raise StoreError(VANISHING)
+
+    def size(self) -> int:
+        """Return how many bytes there are to read; raise StoreError if the store cannot be read."""
+        return sum(self._store.list_objects(day).size for day in self.days)
+
+    def count(
+        self, on_progress: Callable[[int, int], None] = lambda bytes_read, count: None
+    ) -> int:
+        """Return how many entries are wanted; raise StoreError if the store cannot be read."""
+        if self.filter.q:  # only `Filter` can tell what matches a text
+            count = 0
+            for _ in self.find(lambda bytes_read: on_progress(bytes_read, count)):
+                count += 1
+            return count
+
+        def count_rows(group: Group, conditions: str, values: list[str]) -> int:
+            sql = f"SELECT count(*) FROM {group.distinct} WHERE {conditions}"
+            return int(self.query(sql, *values)[0][0])
+
+        return self.aggregate(count_rows) or 0
+
+    def _open(self, days: list[str], limit: int | None = None) -> Group:
+        """Make the files of some days ready.
+
+        Of the entries that are not merged, those that are wanted, or the newest ones.
+        """
+        group = Group()
+        for day in days:
+            objects = self._store.list_objects(day)
+            group.size += objects.size
+            self._note(*(f"{path} is no part of a log" for path in objects.foreign))
+            files: dict[str, set[str]] = {}
+            for path in objects.parquet:
+                try:
+                    files[f"log://{path}"] = self._engine.read_columns(f"log://{path}")
+                except DamagedError as exc:
+                    self._note(f"{path} cannot be read: {exc}")
+            if objects.lines and (file := self._read_lines(day, objects.lines, limit)):
+                self._engine.hold(day, file)
+                files[f"log://{day}"] = set(SCHEMA.names)
+            (group.several if len(files) > 1 else group.single).update(files)
+        return group
+
+    def _note(self, *gaps: str) -> None:
+        self.gaps += [gap for gap in gaps if gap not in self.gaps]
+
+    def _read_lines(self, day: str, objects: dict[str, int], limit: int | None) -> IO[bytes] | None:
+        """Return the wanted entries of objects that are not merged yet as a Parquet file; or only
+        the newest ones, so many. None if there are none."""
+        with Spool(day) as spool:
+            for path, lines in read_objects(self._store, objects):
+                try:
+                    for line in lines:
+                        if self._pattern and not self._pattern.search(line):
+                            continue
+                        entry, written = parse_line(line)
+                        if entry is None or find_keys(entry, line, day) >= self._place:
+                            continue
+                        if self.filter.matches(entry):
+                            spool.add(entry, bytes(written))
+                except DamagedError as exc:
+                    self._note(f"{path} is damaged: {exc}")
+            return write_rows(spool.rows(limit)) if spool else None
+
+    def _find_in(self, group: Group, limit: int | None, is_last: bool) -> Iterator[FoundEntry]:
+        conditions, values = make_conditions(self.filter)
+        sought = self.filter.exact.get("id") is not None
+        count = (limit or FIRST_KEYS) + 1
+        place = self._place
+        while True:
+            keys = self._engine.query(
+                f"SELECT finished_at, id, size FROM {group.table} WHERE {conditions}"
+                " AND finished_at <= ? AND (finished_at < ? OR id < ?)"
+                f" ORDER BY finished_at DESC, id DESC LIMIT {count}",
+                *values, place[0], *place,
+            )  # fmt: skip
+            is_end = len(keys) < count
+            keys = list(dict.fromkeys((finished_at, id, size) for finished_at, id, size in keys))
+            for batch in cut_batches(keys):
+                for row in self._read_rows(group, batch):
+                    key = (row["finished_at"], row["id"])
+                    entry = read_row(row)
+                    if key < place and self.filter.matches(entry):
+                        last = is_last and is_end and key == keys[-1][:2] or sought
+                        line = encode_json(entry).encode()
+                        # before it is given away: what comes after it is asked for when it fails
+                        self._place = place = key
+                        yield FoundEntry(key[0][:10], 0, line, entry, is_last=last)
+                    self._place = place = min(place, key)
+            if is_end:
+                return
+            count = min(count * 4, MAX_KEYS)
+
+    def _read_rows(self, group: Group, keys: list[tuple[str, str, int]]) -> list[Row]:
+        """Return the rows with these keys, newest first."""
+        ids = [id for _, id, _ in keys]
+        found = self._engine.query(
+            f"SELECT * FROM {group.table} WHERE finished_at BETWEEN ? AND ?"
+            f" AND id IN ({', '.join('?' * len(ids))}) ORDER BY finished_at DESC, id DESC",
+            keys[-1][0], keys[0][0], *ids,
+        )  # fmt: skip
+        return [dict(zip(SCHEMA.names, row, strict=True)) for row in found]
+
+    def _make_exact_conditions(self, group: Group) -> tuple[str, list[str]]:
+        """Return a condition of SQL, and its values, that only the wanted rows meet.
+
+        Which values of a key have a part is for `Filter` to say: there are few of them.
+        """
+        parts = self.filter.parts
+        conditions, values = make_conditions(replace(self.filter, parts={}))
+        for key, part in parts.items():
+            column = name_column(key)
+            known = self.query(f"SELECT DISTINCT {column} FROM {group.table}")
+            wanted = [value for (value,) in known if has_part({key: value}, key, part)]
+            conditions += f" AND {column} IN ({', '.join('?' * len(wanted)) or 'NULL'})"
+            values += wanted
+        return conditions, values
+
+
+def make_conditions(filter: Filter) -> tuple[str, list[str]]:
+    """Return a condition of SQL, and its values, that every wanted row meets."""
+    conditions, values = ["true"], []
+    for key, value in filter.exact.items():
+        conditions.append(f"{name_column(key)} = ?")
+        values.append(value)
+    for operator, time in ((">=", filter.since), ("<", filter.until)):
+        if time:
+            conditions.append(f"finished_at {operator} ? AND {HAS_TIME}")
+            values.append(time)
+    searched: list[tuple[tuple[str, ...], str]] = [
+        ((key,), part) for key, part in filter.written_parts().items()
+    ]
+    searched += [(SEARCHED_KEYS, max(filter.terms, key=len))] if filter.q else []
+    for keys, text in searched:
+        if text:
+            columns = " OR ".join(f"regexp_matches({name_column(key)}, ?)" for key in keys)
+            conditions.append(f"(line IS NOT NULL OR {columns})")
+            values += [make_pattern(text, is_plain=True)] * len(keys)
+    return " AND ".join(conditions), values
+
+
+def name_column(key: str) -> str:
+    """Return the name of a column in SQL; raise ValueError if it is none."""
+    if key not in KEYS:
+        raise ValueError(f"{key!r} is no key of an entry")
+    return f'"{key}"'
+
+
+def cut_batches(keys: list[tuple[str, str, int]]) -> Iterator[list[tuple[str, str, int]]]:
+    """Yield the keys in batches whose entries fit into memory."""
+    batch: list[tuple[str, str, int]] = []
+    size = 0
+    for key in keys:
+        if batch and size + key[2] > BATCH_BYTES:
+            yield batch
+            batch, size = [], 0
+        batch.append(key)
+        size += key[2]
+    if batch:
+        yield batch
+
+
+def write_rows(rows: Iterator[Row]) -> IO[bytes]:
+    """Return a Parquet file with these rows that has no name, and is gone when it is closed."""
+    file = TemporaryFile()
+    with pq.ParquetWriter(file, SCHEMA, compression="lz4") as writer:
+        for group in group_rows(rows):
+            writer.write_batch(group)
+    file.flush()
+    return file
