@@ -21,6 +21,7 @@ from log.figures import (
     PROGRAM,
     PROMPT_LENGTH,
     ROW_KEYS,
+    UNKNOWN,
     Figures,
     choose_width,
     compute_figures,
@@ -35,11 +36,12 @@ from upstream.model_names import canonical_name
 MAX_EXACT = 2_000_000
 MICROSECONDS = 1_000_000
 RANKS = (50, 95, 99)
+MODEL = f"coalesce(model, '{UNKNOWN}')"
 OK = "FILTER (status = 'ok')"
 
 TOKENS_PER_SECOND = f"""CASE
     WHEN response_ms > 0 THEN response_tokens / response_ms * 1000
-    WHEN streamed IS FALSE OR response_chars = 0 OR response_tokens < 2 THEN NULL
+    WHEN streamed IS FALSE OR response_tokens < 2 THEN NULL
     WHEN duration_ms - ttft_ms > {ONE_PIECE_MS}
         THEN (response_tokens - 1) / (duration_ms - ttft_ms) * 1000
     END"""
@@ -64,7 +66,7 @@ def compute_store_figures(
     Raises:
         StoreError: the store cannot be read.
     """
-    if reader.filter.q:  # only `Filter` can tell what matches a text
+    if reader.filter.terms:  # only `Filter` can tell what matches a text
         return compute_figures(reader.find(on_progress), zone)
 
     def compute(group: Group, conditions: str, values: list[str]) -> dict[str, Any]:
@@ -144,16 +146,16 @@ class StoreFigures:
     def _name_models(self) -> dict[str, str]:
         """Return, for each name of a model, the name under which it is counted."""
         rows = self._select(
-            "model, max(moment) AS newest",
-            "WHERE status = 'ok' GROUP BY model ORDER BY newest DESC",
+            f"{MODEL} AS name, max(moment) AS newest",
+            "WHERE status = 'ok' GROUP BY name ORDER BY newest DESC",
         )
         shown: dict[str, str] = {}
         names = {}
         for model, _ in rows:
-            name = str(model)[:NAME_LENGTH]
+            name = model[:NAME_LENGTH]
             if len(shown) < COUNTED_MODELS:
                 shown.setdefault(canonical_name(name), name)
-            names[str(model)] = shown.get(canonical_name(name), OTHER)
+            names[model] = shown.get(canonical_name(name), OTHER)
         return names
 
     def _select_by_model(
@@ -162,7 +164,7 @@ class StoreFigures:
         """Select from the complete answers, with the name of the model as it is counted."""
         return self._query(
             f"SELECT {what} FROM {self._table} JOIN (SELECT unnest(?::VARCHAR[]) AS known,"
-            f" unnest(?::VARCHAR[]) AS name) ON coalesce(model, 'None') = known"
+            f" unnest(?::VARCHAR[]) AS name) ON {MODEL} = known"
             f" WHERE status = 'ok' {rest}",
             *self._values, list(names), list(names.values()),
         )  # fmt: skip

@@ -144,7 +144,7 @@ class StoreReader:
         Raises:
             StoreError: the store cannot be read.
         """
-        assert not self.filter.q, "only `Filter` can tell whether a text matches"
+        assert not self.filter.terms, "only `Filter` can tell whether a text matches"
         for _ in range(MAX_TRIES):
             with suppress(FileNotFoundError):
                 group = self._open(self.days)
@@ -161,7 +161,7 @@ class StoreReader:
         self, on_progress: Callable[[int, int], None] = lambda bytes_read, count: None
     ) -> int:
         """Return how many entries are wanted; raise StoreError if the store cannot be read."""
-        if self.filter.q:  # only `Filter` can tell what matches a text
+        if self.filter.terms:  # only `Filter` can tell what matches a text
             count = 0
             for _ in self.find(lambda bytes_read: on_progress(bytes_read, count)):
                 count += 1
@@ -284,7 +284,7 @@ def make_conditions(filter: Filter) -> tuple[str, list[str]]:
     searched: list[tuple[tuple[str, ...], str]] = [
         ((key,), part) for key, part in filter.written_parts().items()
     ]
-    searched += [(SEARCHED_KEYS, max(filter.terms, key=len))] if filter.q else []
+    searched += [(SEARCHED_KEYS, max(filter.terms, key=len))] if filter.terms else []
     for keys, text in searched:
         if text:
             columns = " OR ".join(f"regexp_matches({name_column(key)}, ?)" for key in keys)

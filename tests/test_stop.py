@@ -166,7 +166,7 @@ def test_a_stop_while_nothing_happens_is_quick_and_quiet(tmp_path: Path) -> None
 @pytest.mark.parametrize(
     ("name", "value", "allowed"),
     [
-        ("MINIVAULT_LLM_SERVICE", "openai", "'stubbed' or 'ollama'"),
+        ("MINIVAULT_LLM_SERVICE", "openai", "'stubbed', 'ollama' or 'none'"),
         ("MINIVAULT_IDLE_TIMEOUT", "-1", "greater than or equal to 0"),
         ("OLLAMA_HOST", "host:port", "host:port"),
     ],

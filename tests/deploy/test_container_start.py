@@ -197,7 +197,7 @@ def test_compose_passes_every_setting_and_can_be_left_alone() -> None:
     names = {PREFIX + name.upper() for name in Settings.model_fields}
     not_passed = names - services["minivault-api"]["environment"].keys()
     # the mounted folder, and what only the stub has
-    assert not_passed == {"MINIVAULT_LOG_DIR", "MINIVAULT_STUB_DELAY"}
+    assert not_passed == {"MINIVAULT_LOG_DIR", "MINIVAULT_LOG_SOURCE", "MINIVAULT_STUB_DELAY"}
     assert "ports" not in services["ollama"], "whoever speaks to it past MiniVault is not logged"
     for service in services.values():
         assert service["init"] and service["restart"] == "unless-stopped"

@@ -188,11 +188,11 @@ def test_figures_of_a_store_are_those_of_a_folder(
 NUMBER = st.one_of(st.none(), st.integers(0, 9), st.floats(0, 1000))
 
 
-@given(st.tuples(NUMBER, NUMBER, st.sampled_from([None, True, False]), NUMBER, NUMBER, NUMBER))
+@given(st.tuples(NUMBER, NUMBER, st.sampled_from([None, True, False]), NUMBER, NUMBER))
 def test_tokens_a_second_have_one_rule(values: tuple[Any, ...]) -> None:
     named = dict(zip(SPEED_KEYS, values, strict=True))
-    for key in ("response_tokens", "response_chars"):
-        named[key] = None if named[key] is None else int(named[key])
+    if named["response_tokens"] is not None:
+        named["response_tokens"] = int(named["response_tokens"])
     types = {key: str(SCHEMA.field(key).type) for key in SPEED_KEYS}
     sql_types = {"double": "DOUBLE", "int64": "BIGINT", "bool": "BOOLEAN"}
     columns = ", ".join(f"?::{sql_types[types[key]]} AS {key}" for key in SPEED_KEYS)

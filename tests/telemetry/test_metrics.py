@@ -15,10 +15,18 @@ import httpx
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from log.speed import SPEED_KEYS, tokens_per_second
+from log.speed import ONE_PIECE_MS, SPEED_KEYS, tokens_per_second
 from telemetry.metrics import MAX_MODELS, OTHER
 from tests.conftest import DEADLINE, eventually, read_log
-from tests.ollama_stand_in import Conversation, OllamaStandIn, hang, like_ollama, refuse, then
+from tests.ollama_stand_in import (
+    Conversation,
+    OllamaStandIn,
+    hang,
+    like_ollama,
+    refuse,
+    then,
+    tokens,
+)
 from tests.processes import CLIENT, SERVE, Process, free_port, process, workers
 from tests.deploy.test_alerts import METRICS, needs_promtool
 
@@ -75,11 +83,12 @@ def one_under_way(url: str) -> Iterator[None]:
         yield
 
 
-def test_an_answer_is_counted_as_its_entry_says(live: Process) -> None:
-    assert ask(live.url, "/api/chat", stream=True) == 200
+def test_an_answer_is_counted_as_its_entry_says(live: Process, ollama: OllamaStandIn) -> None:
+    ollama.answer = tokens("Blue", " light", delay=ONE_PIECE_MS / 1000)
+    assert ask(live.url, "/stream") == 200
     (entry,) = read_log(live.log_dir)
     series = scraped(live.url)
-    labels = ("/api/chat", "tinyllama:latest")
+    labels = ("/stream", entry["model"])
     seconds = {"duration": entry["duration_ms"] / 1000, "first": entry["ttft_ms"] / 1000}
     rate = tokens_per_second(*map(entry.get, SPEED_KEYS))
     assert rate
