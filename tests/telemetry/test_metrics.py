@@ -88,7 +88,7 @@ def test_an_answer_is_counted_as_its_entry_says(live: Process, ollama: OllamaSta
     assert ask(live.url, "/stream") == 200
     (entry,) = read_log(live.log_dir)
     series = scraped(live.url)
-    labels = ("/stream", entry["model"])
+    labels = ("/stream", "tinyllama:latest")
     seconds = {"duration": entry["duration_ms"] / 1000, "first": entry["ttft_ms"] / 1000}
     rate = tokens_per_second(*map(entry.get, SPEED_KEYS))
     assert rate
