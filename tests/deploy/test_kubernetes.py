@@ -24,7 +24,6 @@ ROOT = Path(__file__).parents[2]
 KUBERNETES = ROOT / "deploy" / "kubernetes"
 OVERLAYS = sorted(path.name for path in (KUBERNETES / "overlays").iterdir())
 OLDEST, NEWEST = "1.33", "1.37"
-VECTOR_GRACE_SECONDS = 60  # its --graceful-shutdown-limit-secs
 
 # of Checkov's rules, those that are not followed
 NOT_FOLLOWED = {
@@ -35,6 +34,8 @@ NOT_FOLLOWED = {
 }
 
 Object = dict[str, Any]
+SHIP = (KUBERNETES / "components" / "log-shipper" / "ship.sh").read_text()
+SHIP_FOLDER = "/etc/shipper"
 
 
 def kubectl_program() -> str | None:
@@ -79,6 +80,8 @@ def pods(objects: list[Object]) -> Iterator[Object]:
     for found in objects:
         if found["kind"] in ("Deployment", "StatefulSet"):
             yield found["spec"]["template"]["spec"]
+        elif found["kind"] == "CronJob":
+            yield found["spec"]["jobTemplate"]["spec"]["template"]["spec"]
 
 
 def minivault_pod(objects: list[Object]) -> Object:
@@ -234,10 +237,8 @@ def test_a_stop_has_the_time_that_its_parts_take(name: str) -> None:
     for sidecar in pod.get("initContainers", []):
         assert (
             sidecar["restartPolicy"] == "Always"
-        ), "it would have to end before the service starts"
-        reading = sidecar["lifecycle"]["preStop"]["sleep"]["seconds"]
-        assert reading >= served + 5, "it would stop reading while the service still writes"
-        assert pod["terminationGracePeriodSeconds"] >= reading + VECTOR_GRACE_SECONDS
+        ), "it would have to end before the service starts, and stop before it ends"
+        assert pod["terminationGracePeriodSeconds"] >= served + 60, "to send what was written last"
 
 
 @every_build
@@ -265,20 +266,53 @@ def test_no_two_pods_ever_write_to_one_volume() -> None:
     assert variables["MINIVAULT_LOG_DIR"]["value"].startswith("/logs/")
 
 
-def test_the_shipper_takes_every_line_that_the_service_can_write() -> None:
-    objects = build("overlays/log-shipper")
-    (config,) = (o["data"] for o in objects if "vector.yaml" in o.get("data", {}))
-    vector = yaml.safe_load(config["vector.yaml"])
+@pytest.mark.parametrize("name", ["overlays/log-shipper", "overlays/cluster"])
+def test_the_shipper_takes_the_log_of_its_pod(name: str) -> None:
+    objects = build(name)
     pod = minivault_pod(objects)
+    (shipper,) = pod["initContainers"]
     folder = environment(pod["containers"][0])["MINIVAULT_LOG_DIR"]["value"]
-    source, sink = vector["sources"]["log"], vector["sinks"]["bucket"]
-    assert source["include"] == [f"{folder}/*.jsonl"]
-    assert source["max_line_bytes"] >= 6 * Settings().max_body_bytes
-    assert sink["acknowledgements"] == {"enabled": True}
-    assert sink["encoding"] == {"codec": "text"}
-    assert sink["batch"]["timeout_secs"] < VECTOR_GRACE_SECONDS
-    (bucket,) = (o["data"] for o in objects if "BUCKET" in o.get("data", {}))
-    assert set(re.findall(r"\$\{(\w+)\}", config["vector.yaml"])) == set(bucket)
+    assert f"log=${{LOG_DIR:-{folder}}}" in SHIP
+    mounted = {mount["mountPath"]: mount for mount in shipper["volumeMounts"]}
+    assert "readOnly" not in mounted["/logs"] and mounted["/logs"]["name"] == "logs"
+    assert shipper["command"] == ["sh", f"{SHIP_FOLDER}/ship.sh"] and SHIP_FOLDER in mounted
+    variables = {variable["name"] for variable in shipper["env"]}
+    assert set(re.findall(r"\$\{?([A-Z_]+)\}?", SHIP)) - variables == {
+        *("LOG_DIR", "OUTGOING_DIR", "SECONDS_BETWEEN")
+    }
+
+
+def test_what_is_shipped_is_what_is_read() -> None:
+    objects = build("overlays/cluster")
+    (bucket,) = (o["data"] for o in objects if "DESTINATION" in o.get("data", {}))
+    shipped = bucket["DESTINATION"].removeprefix("bucket:")
+    assert bucket["MINIVAULT_LOG_SOURCE"] == f"s3://{shipped}"
+    (compact,) = one(objects, "CronJob", "minivault-compact")["spec"]["jobTemplate"]["spec"][
+        "template"
+    ]["spec"]["containers"]
+    assert compact["args"] == ["$(MINIVAULT_LOG_SOURCE)"]
+
+
+def test_the_viewer_reads_the_bucket_and_nothing_else() -> None:
+    objects = build("overlays/cluster")
+    viewer = one(objects, "Deployment", "log-viewer")["spec"]
+    assert viewer["replicas"] == 2
+    (container,) = viewer["template"]["spec"]["containers"]
+    variables = environment(container)
+    settings = {PREFIX + field.upper() for field in Settings.model_fields}
+    assert {variable for variable in variables if variable.startswith(PREFIX)} <= settings
+    assert variables["MINIVAULT_LLM_SERVICE"]["value"] == "none"
+    assert variables["MINIVAULT_LOG_KEY"]["valueFrom"]["secretKeyRef"]["name"] == "minivault"
+    assert {probe["httpGet"]["path"] for key, probe in container.items() if "Probe" in key} == {
+        "/health"
+    }
+    (volume,) = viewer["template"]["spec"]["volumes"]
+    assert "emptyDir" in volume
+    labels = viewer["template"]["metadata"]["labels"]
+    assert one(objects, "Service", "log-viewer")["spec"]["selector"] == labels
+    policy = one(objects, "NetworkPolicy", "log-viewer")["spec"]
+    assert policy["podSelector"]["matchLabels"] == labels
+    assert [port["port"] for rule in policy["egress"] for port in rule["ports"]] == [53, 53, 443]
 
 
 def test_a_gpu_is_asked_for_once() -> None:
