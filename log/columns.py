@@ -8,6 +8,7 @@ the column `line` as well.
 import json
 from collections.abc import Iterable, Iterator
 from dataclasses import fields
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import orjson
@@ -23,28 +24,44 @@ COUNTS = ("prompt_tokens", "response_tokens", "prompt_chars", "response_chars")
 FLAGS = ("streamed",)
 KEYS = tuple(field.name for field in fields(LogEntry))
 TEXTS = tuple(key for key in KEYS if key not in {*MIXED, *NUMBERS, *COUNTS, *FLAGS})
+EPOCH, MICROSECOND = datetime(1970, 1, 1, tzinfo=UTC), timedelta(microseconds=1)
 MAX_EXACT = 2**53
 """Up to here every integer is a floating-point number too."""
 
+COUNTED = ("finished_at", "model", "status", "finish_reason", "user_agent")
+"""Texts that figures need. Their columns stand side by side with the numbers, so that one request
+to a store reads them all."""
+
 TYPES: dict[str, Any] = {
-    **dict.fromkeys(KEYS, pa.string()),
-    **dict.fromkeys(NUMBERS, pa.float64()),
+    "moment": pa.int64(),
     **dict.fromkeys(COUNTS, pa.int64()),
+    **dict.fromkeys(NUMBERS, pa.float64()),
     **dict.fromkeys(FLAGS, pa.bool_()),
+    **dict.fromkeys(COUNTED, pa.string()),
     "size": pa.int64(),
+    **dict.fromkeys((key for key in TEXTS if key not in COUNTED), pa.string()),
+    **dict.fromkeys(MIXED, pa.string()),
     "line": pa.string(),
 }
+"""The columns in their order: the keys of an entry; `moment`, which is `finished_at` in microseconds
+since 1970; `size`, the bytes of its line."""
+
 SCHEMA = pa.schema(TYPES)
 REPEATED = ["endpoint", "llm_type", "model", "status", "finish_reason", "user_agent"]
 """Columns with few values, which a file holds once."""
 
 SEARCHED = ["id", "finished_at", "endpoint", "model", "status", "client", "user_agent"]
-SEARCHED += ["conversation", *NUMBERS, *COUNTS]
+SEARCHED += ["conversation", "moment", *NUMBERS, *COUNTS]
 """Columns of which a file says the least and the greatest value, so that a search can skip."""
 
-MAX_ROWS = 20_000
-MAX_BYTES = 16 << 20
-"""How much stands in one group of rows; a reader holds at least one group for each thread."""
+BATCH_ROWS = 4096
+MAX_ROWS = 122_880
+MAX_BYTES = 160 << 20
+"""How much stands in one group of rows: the fewer groups, the fewer requests to a store."""
+
+LARGE_LINE = 1 << 20
+MAX_LARGE_BYTES = 16 << 20
+"""How much stands in a group with a large line: a reader holds what is next to each other."""
 
 Row = dict[str, Any]
 
@@ -66,7 +83,22 @@ def make_row(entry: dict[str, Any], line: bytes, finished_at: str, id: str) -> R
                 row[key], is_whole = None, False
     is_whole = is_whole and (row["finished_at"], row["id"]) == (finished_at, id)
     kept = None if is_whole else encode_json(entry)
-    return row | {"finished_at": finished_at, "id": id, "size": len(line), "line": kept}
+    return row | {
+        "finished_at": finished_at,
+        "id": id,
+        "moment": to_moment(finished_at),
+        "size": len(line),
+        "line": kept,
+    }
+
+
+def to_moment(timestamp: str) -> int | None:
+    """Return a timestamp of the log in microseconds since 1970; None if it is none."""
+    try:
+        time = datetime.fromisoformat(timestamp)
+    except ValueError:
+        return None
+    return (time - EPOCH) // MICROSECOND if time.tzinfo else None
 
 
 def read_row(row: Row) -> dict[str, Any]:
@@ -106,15 +138,28 @@ def decode_json(text: str) -> Any:
         return json.loads(text)
 
 
-def group_rows(rows: Iterable[Row]) -> Iterator[pa.RecordBatch]:
+def group_rows(rows: Iterable[Row]) -> Iterator[pa.Table]:
     """Yield rows in groups that are neither long nor large."""
-    group: list[Row] = []
-    size = 0
+    batches: list[pa.RecordBatch] = []
+    batch: list[Row] = []
+    count = size = 0
+    limit = MAX_BYTES
     for row in rows:
-        if group and (len(group) == MAX_ROWS or size + row["size"] > MAX_BYTES):
-            yield pa.RecordBatch.from_pylist(group, SCHEMA)
-            group, size = [], 0
-        group.append(row)
+        if row["size"] > LARGE_LINE:
+            limit = MAX_LARGE_BYTES
+        if count == MAX_ROWS or (count and size + row["size"] > limit):
+            yield pa.Table.from_batches([*batches, to_batch(batch)])
+            batches, batch, count, size, limit = [], [], 0, 0, MAX_BYTES
+        if len(batch) == BATCH_ROWS:
+            batches.append(to_batch(batch))
+            batch = []
+        batch.append(row)
+        count += 1
         size += row["size"]
-    if group:
-        yield pa.RecordBatch.from_pylist(group, SCHEMA)
+    if count:
+        yield pa.Table.from_batches([*batches, to_batch(batch)])
+
+
+def to_batch(rows: list[Row]) -> pa.RecordBatch:
+    """Return rows as columns, which take less memory."""
+    return pa.RecordBatch.from_pylist(rows, SCHEMA)

@@ -51,7 +51,7 @@ def write_parquet(file: Path, rows: Iterable[Row]) -> tuple[int, bytes]:
         sorting_columns=sorting,
     ) as writer:
         for group in group_rows(rows):
-            writer.write_batch(group)
+            writer.write_table(group, row_group_size=group.num_rows)
             count += group.num_rows
             update_digest(digest, group["id"].to_pylist())
     return count, digest.digest()

@@ -319,6 +319,6 @@ def write_rows(rows: Iterator[Row]) -> IO[bytes]:
     file = TemporaryFile()
     with pq.ParquetWriter(file, SCHEMA, compression="lz4") as writer:
         for group in group_rows(rows):
-            writer.write_batch(group)
+            writer.write_table(group, row_group_size=group.num_rows)
     file.flush()
     return file
