@@ -43,8 +43,8 @@ TYPES: dict[str, Any] = {
     **dict.fromkeys(MIXED, pa.string()),
     "line": pa.string(),
 }
-"""The columns in their order: the keys of an entry; `moment`, which is `finished_at` in microseconds
-since 1970; `size`, the bytes of its line."""
+"""The columns in their order: the keys of an entry; `moment`, its `finished_at` in microseconds
+since 1970; and `size`, the bytes of its line."""
 
 SCHEMA = pa.schema(TYPES)
 REPEATED = ["endpoint", "llm_type", "model", "status", "finish_reason", "user_agent"]
