@@ -20,6 +20,7 @@ from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from protocols.registry import error_body
+from telemetry import metrics
 
 REQUEST_ID = "X-Request-ID"
 RETRY_AFTER_SECONDS = 5
@@ -41,6 +42,7 @@ def error_response(
 
     Every 503 says when to retry.
     """
+    metrics.REFUSED.labels(status).inc()
     retry = {"Retry-After": str(RETRY_AFTER_SECONDS)} if status == 503 else {}
     body = error_body(get_route_path(scope), status, message)
     return JSONResponse(body, status, {**retry, **(headers or {})})
