@@ -6,13 +6,11 @@ the column `line` as well.
 """
 
 import json
-from collections.abc import Iterable, Iterator
 from dataclasses import fields
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import orjson
-import pyarrow as pa  # type: ignore[import-untyped]
 
 from log.entry import LogEntry
 
@@ -32,36 +30,26 @@ COUNTED = ("finished_at", "model", "status", "finish_reason", "user_agent")
 """Texts that figures need. Their columns stand side by side with the numbers, so that one request
 to a store reads them all."""
 
-TYPES: dict[str, Any] = {
-    "moment": pa.int64(),
-    **dict.fromkeys(COUNTS, pa.int64()),
-    **dict.fromkeys(NUMBERS, pa.float64()),
-    **dict.fromkeys(FLAGS, pa.bool_()),
-    **dict.fromkeys(COUNTED, pa.string()),
-    "size": pa.int64(),
-    **dict.fromkeys((key for key in TEXTS if key not in COUNTED), pa.string()),
-    **dict.fromkeys(MIXED, pa.string()),
-    "line": pa.string(),
+TYPES: dict[str, str] = {
+    "moment": "int64",
+    **dict.fromkeys(COUNTS, "int64"),
+    **dict.fromkeys(NUMBERS, "double"),
+    **dict.fromkeys(FLAGS, "bool"),
+    **dict.fromkeys(COUNTED, "string"),
+    "size": "int64",
+    **dict.fromkeys((key for key in TEXTS if key not in COUNTED), "string"),
+    **dict.fromkeys(MIXED, "string"),
+    "line": "string",
 }
 """The columns in their order: the keys of an entry; `moment`, its `finished_at` in microseconds
-since 1970; and `size`, the bytes of its line."""
+since 1970; and `size`, the bytes of its line. The types are Arrow's."""
 
-SCHEMA = pa.schema(TYPES)
 REPEATED = ["endpoint", "llm_type", "model", "status", "finish_reason", "user_agent"]
 """Columns with few values, which a file holds once."""
 
 SEARCHED = ["id", "finished_at", "endpoint", "model", "status", "client", "user_agent"]
 SEARCHED += ["conversation", "moment", *NUMBERS, *COUNTS]
 """Columns of which a file says the least and the greatest value, so that a search can skip."""
-
-BATCH_ROWS = 4096
-MAX_ROWS = 122_880
-MAX_BYTES = 160 << 20
-"""How much stands in one group of rows: the fewer groups, the fewer requests to a store."""
-
-LARGE_LINE = 1 << 20
-MAX_LARGE_BYTES = 16 << 20
-"""How much stands in a group with a large line: a reader holds what is next to each other."""
 
 Row = dict[str, Any]
 
@@ -136,30 +124,3 @@ def decode_json(text: str) -> Any:
         return orjson.loads(text)
     except ValueError:  # as above
         return json.loads(text)
-
-
-def group_rows(rows: Iterable[Row]) -> Iterator[pa.Table]:
-    """Yield rows in groups that are neither long nor large."""
-    batches: list[pa.RecordBatch] = []
-    batch: list[Row] = []
-    count = size = 0
-    limit = MAX_BYTES
-    for row in rows:
-        if row["size"] > LARGE_LINE:
-            limit = MAX_LARGE_BYTES
-        if count == MAX_ROWS or (count and size + row["size"] > limit):
-            yield pa.Table.from_batches([*batches, to_batch(batch)])
-            batches, batch, count, size, limit = [], [], 0, 0, MAX_BYTES
-        if len(batch) == BATCH_ROWS:
-            batches.append(to_batch(batch))
-            batch = []
-        batch.append(row)
-        count += 1
-        size += row["size"]
-    if count:
-        yield pa.Table.from_batches([*batches, to_batch(batch)])
-
-
-def to_batch(rows: list[Row]) -> pa.RecordBatch:
-    """Return rows as columns, which take less memory."""
-    return pa.RecordBatch.from_pylist(rows, SCHEMA)

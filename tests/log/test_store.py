@@ -15,8 +15,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from log.columns import SCHEMA, make_row, read_row
-from log.engine import Engine
+from log.columns import TYPES, make_row, read_row
+from log.engine import COLUMNS, Engine
 from log.figures import compute_figures
 from log.filter import Filter
 from log.reader import Cursor, LogReader
@@ -193,9 +193,7 @@ def test_tokens_a_second_have_one_rule(values: tuple[Any, ...]) -> None:
     named = dict(zip(SPEED_KEYS, values, strict=True))
     if named["response_tokens"] is not None:
         named["response_tokens"] = int(named["response_tokens"])
-    types = {key: str(SCHEMA.field(key).type) for key in SPEED_KEYS}
-    sql_types = {"double": "DOUBLE", "int64": "BIGINT", "bool": "BOOLEAN"}
-    columns = ", ".join(f"?::{sql_types[types[key]]} AS {key}" for key in SPEED_KEYS)
+    columns = ", ".join(f"?::{COLUMNS[key]} AS {key}" for key in SPEED_KEYS)
     ((found,),) = ENGINE.query(
         f"SELECT {TOKENS_PER_SECOND} FROM (SELECT {columns})", *named.values()
     )
@@ -216,7 +214,7 @@ JSON = st.recursive(
 )
 
 
-@given(st.dictionaries(st.sampled_from([*SCHEMA.names, "other"]), JSON))
+@given(st.dictionaries(st.sampled_from([*TYPES, "other"]), JSON))
 def test_an_entry_is_the_same_after_its_way_through_columns(changes: dict[str, Any]) -> None:
     """With keys that nobody knows, and values of types that nobody expects."""
     one = entry("1") | changes
