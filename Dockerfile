@@ -18,7 +18,7 @@ USER minivault
 EXPOSE 8000
 
 # a first pull can take hours: until the first success the container is starting, not unhealthy
-HEALTHCHECK --start-period=24h --timeout=6s CMD ["python", "-c", \
+HEALTHCHECK --interval=5s --start-period=24h --timeout=6s CMD ["python", "-c", \
     "from urllib.request import *; \
     build_opener(ProxyHandler({})).open('http://127.0.0.1:8000/ready')"]
 
