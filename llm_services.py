@@ -164,7 +164,7 @@ class NoLLMService(LLMService):
 
     llm_type = "none"
     model = ""
-    source = "nowhere, as MINIVAULT_LLM_SERVICE=none says"
+    source = "no LLM service"
 
     async def stream(self, prompt: Prompt) -> AsyncGenerator[Chunk, None]:
         raise ServiceUnreachableError("nothing answers here: MINIVAULT_LLM_SERVICE is none")

@@ -49,6 +49,10 @@ BODIES: dict[str, Callable[[int], bytes]] = {
     "unknown keys": keys,
     "quotation marks": lambda n: b'"' * n,
     "text": lambda n: filled(n, b"Well, [that] is: text. ", b'{"prompt":"', b'"}'),
+    "an emoji": lambda n: filled(n, b"Well that is text. ", '{"prompt":"😀'.encode(), b'"}'),
+    "line separators": lambda n: filled(n, "a\u2028".encode(), b'{"prompt":"', b'"}'),
+    "an odd byte": lambda n: filled(n, b"Well that is text. ", b'{"prompt":"\xff', b'"}'),
+    "long integers": lambda n: filled(n, b"9" * 4000 + b",", b'{"options":{"a":[', b"1]}}"),
     "messages": lambda n: filled(n, b'{"role":"user","content":""},', b'{"messages":[', b"{}]}"),
 }
 ENCODINGS: dict[str, Callable[[bytes], bytes]] = {

@@ -108,7 +108,7 @@ def parse_body(
     except ValueError as exc:
         return keep_unread(body, encoding, str(exc))
     if is_costly(content):
-        return keep_unread(body, encoding, "it has too many values")
+        return keep_unread(body, encoding, "it would cost too much to read")
     body_text: bytes | str = content
     try:
         parsed = from_json(content, allow_inf_nan=False, cache_strings="keys")

@@ -20,6 +20,7 @@ import re
 from decimal import Decimal
 from typing import Any
 
+import re2  # type: ignore[import-untyped]
 from pydantic_core import from_json
 
 SMALL_BYTES = 2**16
@@ -31,6 +32,7 @@ LENIENT_BYTES = 2**22
 STRIPPED_BYTES = 2**22
 """Up to here strings are taken out to count what is not in them; 4 MiB take some 20 ms."""
 
+SLICE_BYTES = 2**20
 MAX_VALUES = 100_000
 """How many values may be parsed at once: a list takes 0.3 µs, in which nothing else runs."""
 
@@ -43,6 +45,8 @@ MAX_COST = 7
 MODEST_BYTES, MODEST_COST = 2**18, 20
 """How many they may be up to this size: agents send many short messages."""
 
+MAX_LONG_DIGITS = 2**17
+LONG_NUMBER = re2.compile(rb"[0-9]{100,}")  # RE2 lets other threads run meanwhile
 STRING = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"?', re.DOTALL)
 
 
@@ -53,6 +57,8 @@ def is_costly(data: bytes, max_values: int = MAX_VALUES) -> bool:
     """
     if len(data) <= SMALL_BYTES:
         return False
+    if has_long_numbers(data) or grows_in_the_log(data):
+        return True
     max_cost = MODEST_COST if len(data) <= MODEST_BYTES else MAX_COST
     if not exceeds(data, len(data) * max_cost, max_values):
         return False
@@ -60,6 +66,39 @@ def is_costly(data: bytes, max_values: int = MAX_VALUES) -> bool:
     if len(data) > STRIPPED_BYTES or strings > min(max_values // 2, len(data) // 40):
         return True
     return exceeds(STRING.sub(b"", data), len(data) * max_cost, max_values)
+
+
+def has_long_numbers(data: bytes) -> bool:
+    """Return whether many digits are in numbers of a hundred and more: to read one, and to write
+    it, takes a time that grows with their square."""
+    if count_long_digits(data) <= MAX_LONG_DIGITS:
+        return False
+    return len(data) > STRIPPED_BYTES or count_long_digits(STRING.sub(b"", data)) > MAX_LONG_DIGITS
+
+
+def count_long_digits(data: bytes) -> int:
+    """Return how many digits are in runs of a hundred and more, if that is no more than allowed."""
+    digits = 0
+    for match in LONG_NUMBER.finditer(data):
+        digits += match.end() - match.start()
+        if digits > MAX_LONG_DIGITS:
+            break
+    return digits
+
+
+def grows_in_the_log(data: bytes) -> bool:
+    """Return whether much of the data are the characters of three bytes or two that the log writes
+    with six, as Python ends a line at them (`log.entry`)."""
+    most = len(data) // 32
+    if count(data, b"\xe2\x80", b"\xc2\x85") <= most:
+        return False
+    return count(data, b"\xe2\x80\xa8", b"\xe2\x80\xa9", b"\xc2\x85") > most
+
+
+def count(data: bytes, *needles: bytes) -> int:
+    """Return about how often these are in the data; other threads run between two slices."""
+    slices = (data[start : start + SLICE_BYTES] for start in range(0, len(data), SLICE_BYTES))
+    return sum(each.count(needle) for each in slices for needle in needles)
 
 
 def exceeds(data: bytes, max_cost: int, max_values: int) -> bool:

@@ -108,7 +108,7 @@ def test_answer_to_what_was_not_read_is_ok_and_says_so(through: Way) -> None:
     assert send(through.url, http("POST", "/api/generate", content)).status == 200
     assert through.service
     entry = through.service.entry()
-    assert entry["status"] == "ok" and "too many values" in entry["error"]
+    assert entry["status"] == "ok" and "cost too much" in entry["error"]
     assert entry["prompt"] is None and entry["response"]
 
 
@@ -129,7 +129,7 @@ PACKERS: dict[str, Callable[[], Any]] = {
 
 
 @pytest.mark.parametrize("encoding", PACKERS)
-@pytest.mark.parametrize(("times", "why"), [(60, "too many values"), (400, "more than 20971520")])
+@pytest.mark.parametrize(("times", "why"), [(60, "cost too much"), (400, "more than 20971520")])
 def test_packed_body_with_too_much_in_it_is_kept_packed(
     through: Way, encoding: str, times: int, why: str
 ) -> None:
@@ -269,3 +269,29 @@ def test_what_is_decompressed_for_the_record_counts_too(
     assert entry["prompt"] is None and entry["request"]["content_encoding"] == "zstd"
     assert b64decode(entry["request"]["base64"]) == body
     assert entry["status"] == "ok" and "too many bytes" in entry["error"]
+
+
+SEPARATORS = "a\u2028" * 300_000
+COSTLY: dict[str, bytes] = {
+    "long numbers": b"[%b1]" % ((b"9" * 4000 + b",") * 400),
+    "characters that the log writes with six": json.dumps(SEPARATORS, ensure_ascii=False).encode(),
+}
+
+
+@pytest.mark.parametrize("name", COSTLY)
+def test_what_costs_much_for_other_reasons_is_kept_as_it_is(through: Way, name: str) -> None:
+    body = b'{"model":"tinyllama","prompt":"Why?","x":[%b]}' % COSTLY[name]
+    assert send(through.url, http("POST", "/api/generate", body)).status == 200
+    assert through.service
+    entry = through.service.entry()
+    assert "cost too much" in entry["error"] and entry["status"] == "ok"
+    assert gzip.decompress(b64decode(entry["request"]["base64"])) == body
+
+
+def test_long_digits_in_a_text_are_no_numbers(through: Way) -> None:
+    digits = "31415926" * 40_000
+    assert (
+        send(through.url, post("/api/generate", {"model": "tinyllama", "prompt": digits})).status
+        == 200
+    )
+    assert through.service and through.service.entry()["prompt"] == digits
