@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from log.entry import LogEntry
+from tests.log.stores import compact
 from tests.log.test_reader import write
 from tests.processes import BIN, ROOT
 from web.docs import EXAMPLE_ENTRY
@@ -62,7 +63,7 @@ def test_duckdb(folder: Path) -> None:
     import duckdb
 
     results = []
-    (text,) = blocks("DuckDB", "sql")
+    text, parquet = blocks("DuckDB", "sql")
     with duckdb.connect() as connection:
         for statement in duckdb.extract_statements(text):
             results.append(connection.execute(statement).fetchall())
@@ -75,10 +76,13 @@ def test_duckdb(folder: Path) -> None:
         assert dict(results[2])["b"] == "hot"
         saved = connection.execute("SELECT id, format, tools FROM 'log.parquet' ORDER BY id")
         assert [row[0] for row in saved.fetchall()] == list("abcdef")
+        assert compact(str(folder / "logs"))[0] == 0
+        found = [connection.execute(each).fetchall() for each in duckdb.extract_statements(parquet)]
+        assert found[0] == days and dict(found[1])["b"] == "hot"
 
 
 def test_duckdbs_columns_are_those_of_the_entry() -> None:
-    (text,) = blocks("DuckDB", "sql")
+    text, _ = blocks("DuckDB", "sql")
     columns = re.findall(r"(\w+): '", text.partition("columns = {")[2])
     assert columns == list(json.loads(EXAMPLE_ENTRY.to_line()))
 
@@ -125,6 +129,10 @@ def test_sqlite(folder: Path) -> None:
     run(code.partition("\n")[0])
     found = run("sqlite-utils search log.db entries zebras -c id")
     assert sorted(row["id"] for row in json.loads(found)) == ["d", "g"]
+    # an entry with a key that those before did not have
+    write(folder / "logs", entry("h", later=1), day="2026-11-26")
+    run(code.partition("\n")[0])
+    assert json.loads(run("sqlite-utils log.db 'SELECT id FROM entries WHERE later = 1'"))
 
 
 @needs_jq
