@@ -201,6 +201,7 @@ class OllamaStandIn:
     requests: list[Conversation] = field(default_factory=list)
     left: threading.Semaphore = field(default_factory=lambda: threading.Semaphore(0))
     connections: int = 0
+    port: int = 0
 
     def __enter__(self) -> Self:
         self._ready = threading.Event()
@@ -231,7 +232,7 @@ class OllamaStandIn:
 
     async def _serve(self) -> None:
         self._loop, self._stop = asyncio.get_running_loop(), asyncio.Event()
-        server = await asyncio.start_server(self._connection, "127.0.0.1", 0)
+        server = await asyncio.start_server(self._connection, "127.0.0.1", self.port)
         self.port = server.sockets[0].getsockname()[1]
         self._ready.set()
         await self._stop.wait()
