@@ -29,7 +29,7 @@ import json
 import logging
 import threading
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import Annotated, Literal
 
 from fastapi import APIRouter, Depends, FastAPI, HTTPException, Response
@@ -54,11 +54,12 @@ from llm_services import (
     TokenTimeoutError,
     create_llm_service,
 )
+from log.daily_file import measure_log
 from log.processes import ReadingProcesses
 from logger import JsonlLog, LogUnavailableError
 from messages import LoggedRequest, Prompt
 from recorder import Recorder, Recording, TooManyRequestsError
-from settings import Settings, load_settings
+from settings import VERSION, Settings, load_settings
 from telemetry import metrics
 from telemetry.output import prepare_loggers
 from web import docs, live_routes, log_routes, page
@@ -195,7 +196,13 @@ async def check_readiness(request: Request) -> Health:
 )
 def get_metrics(request: Request) -> Response:
     """Return the metrics for Prometheus."""
-    metrics.LOG_SECONDS.set(request.state["log"].seconds_since_writable)
+    log = request.state["log"]
+    metrics.LOG_SECONDS.set(log.seconds_since_writable)
+    metrics.LOG_WAITING.set(log.waiting)
+    with suppress(OSError):
+        usage = measure_log(request.state["settings"].log_dir)
+        metrics.LOG_SIZE.set(usage.size)
+        metrics.LOG_FREE.set(usage.free)
     content, content_type = metrics.exposition(request.headers.get("accept", ""))
     return Response(content, headers={"Content-Type": content_type})
 
@@ -231,6 +238,7 @@ async def handle_invalid_request(request: Request, exc: RequestValidationError) 
     (https://github.com/fastapi/fastapi/issues/459), lone surrogates, nesting deeper than its
     encoder's.
     """
+    metrics.REFUSED.labels(422).inc()
     problems = exc.errors()
     detail = [{key: each[key] for key in ("type", "loc", "msg")} for each in problems]
     if len(detail) > docs.MAX_PROBLEMS:
@@ -331,6 +339,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     settings = settings or load_settings()
     app = docs.DocumentedAPI(
         title="MiniVault",
+        version=VERSION,
         summary="A local LLM's answers, every one of them kept in a log.",
         description=docs.describe_gateway() if settings.gateway else "",
         docs_url=None,  # `docs.router` has it

@@ -193,6 +193,7 @@ class HTTPService(LLMService):
         self.via = f"1.1 minivault-{secrets.token_hex(4)}"
         """The `Via` of every request, by which one that returns is recognized (RFC 9110 §7.6.3)."""
         self._settings = settings
+        self._looking = asyncio.Lock()
         self._looked = -math.inf
         self._failure: LLMServiceError | None = None
         url = httpx.URL(base_url)
@@ -309,15 +310,16 @@ class HTTPService(LLMService):
             raise DefaultModelNotFoundError(self._missing_model(self.model))
 
     async def check_running(self) -> None:
-        if time.monotonic() > self._looked + LOOK_SECONDS:
-            failure = None
-            try:
-                await self.check()
-            except DefaultModelNotFoundError:
-                pass
-            except LLMServiceError as exc:
-                failure = exc
-            self._looked, self._failure = time.monotonic(), failure
+        async with self._looking:  # one look for all who wait for it
+            if time.monotonic() > self._looked + LOOK_SECONDS:
+                failure = None
+                try:
+                    await self.check()
+                except DefaultModelNotFoundError:
+                    pass
+                except LLMServiceError as exc:
+                    failure = exc
+                self._looked, self._failure = time.monotonic(), failure
         if self._failure:
             raise type(self._failure)(str(self._failure))
 

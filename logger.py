@@ -92,6 +92,11 @@ class JsonlLog:
         """How long the log has not been writable, 0 while it is."""
         return time.monotonic() - self._failing_since if self._failing_since else 0.0
 
+    @property
+    def waiting(self) -> int:
+        """How many entries wait to be written."""
+        return self._queue.qsize() + len(self._batch)
+
     async def __aenter__(self) -> Self:
         """Start the thread, and let it open today's file and end a torn line."""
         self._loop = asyncio.get_running_loop()

@@ -59,7 +59,7 @@ class LoggedRequest:
     prompt: str | None = None
     model: str | None = None
     system: str | None = None
-    options: dict[str, Any] | None = None
+    options: Any = None
     format: Any = None
     think: Any = None
     streamed: bool | None = None

@@ -31,6 +31,9 @@ from pydantic import (
 from pydantic_core import ErrorDetails
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
+VERSION = "0.9.0"
+"""The version of MiniVault, as `CHANGELOG.md` has it."""
+
 PREFIX = "MINIVAULT_"
 ENV_FILE = Path(__file__).parent / ".env"
 OLLAMA_PORT = 11434

@@ -1,4 +1,4 @@
-"""The container's start: leave root, wait for the model, serve.
+"""The container's start: leave root, serve.
 
 A stop is quick and ends in status 0 from the first moment on. So all of it is one process: between
 a program and the next one that it executes, a signal has no handler.
@@ -37,18 +37,13 @@ def leave_root(log_dir: Path, user: str) -> None:
 
 
 def start(arguments: list[str]) -> None:
-    """Serve with these options of uvicorn's as soon as a prompt would be answered."""
+    """Serve with these options of uvicorn's."""
     for number in (signal.SIGINT, signal.SIGTERM):
         # not sys.exit: raised in a callback of the import system, it would be swallowed
         signal.signal(number, lambda *_: os._exit(0))
     # only now: these imports take long enough to be stopped in
-    import asyncio
-
-    import uvicorn
-
-    from deploy.wait_for_model import wait_for_model
     from settings import load_settings
-    from web.server import LOG_CONFIG, serve
+    from web.server import serve
 
     settings = load_settings()
     if os.getuid() == 0:
@@ -56,9 +51,6 @@ def start(arguments: list[str]) -> None:
             leave_root(settings.log_dir, "minivault")
         except OSError as exc:
             sys.exit(f"MiniVault cannot start: MINIVAULT_LOG_DIR cannot be made: {exc}")
-    log_config = os.environ.get("UVICORN_LOG_CONFIG") or LOG_CONFIG
-    uvicorn.Config("app:app", log_config=log_config)  # sets up logging, for the wait as well
-    asyncio.run(wait_for_model(settings))
     serve(settings, arguments)
 
 

@@ -6,12 +6,11 @@ the column `line` as well.
 """
 
 import json
-from collections.abc import Iterable, Iterator
 from dataclasses import fields
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import orjson
-import pyarrow as pa  # type: ignore[import-untyped]
 
 from log.entry import LogEntry
 
@@ -23,28 +22,34 @@ COUNTS = ("prompt_tokens", "response_tokens", "prompt_chars", "response_chars")
 FLAGS = ("streamed",)
 KEYS = tuple(field.name for field in fields(LogEntry))
 TEXTS = tuple(key for key in KEYS if key not in {*MIXED, *NUMBERS, *COUNTS, *FLAGS})
+EPOCH, MICROSECOND = datetime(1970, 1, 1, tzinfo=UTC), timedelta(microseconds=1)
 MAX_EXACT = 2**53
 """Up to here every integer is a floating-point number too."""
 
-TYPES: dict[str, Any] = {
-    **dict.fromkeys(KEYS, pa.string()),
-    **dict.fromkeys(NUMBERS, pa.float64()),
-    **dict.fromkeys(COUNTS, pa.int64()),
-    **dict.fromkeys(FLAGS, pa.bool_()),
-    "size": pa.int64(),
-    "line": pa.string(),
+COUNTED = ("finished_at", "model", "status", "finish_reason", "user_agent")
+"""Texts that figures need. Their columns stand side by side with the numbers, so that one request
+to a store reads them all."""
+
+TYPES: dict[str, str] = {
+    "moment": "int64",
+    **dict.fromkeys(COUNTS, "int64"),
+    **dict.fromkeys(NUMBERS, "double"),
+    **dict.fromkeys(FLAGS, "bool"),
+    **dict.fromkeys(COUNTED, "string"),
+    "size": "int64",
+    **dict.fromkeys((key for key in TEXTS if key not in COUNTED), "string"),
+    **dict.fromkeys(MIXED, "string"),
+    "line": "string",
 }
-SCHEMA = pa.schema(TYPES)
+"""The columns in their order: the keys of an entry; `moment`, its `finished_at` in microseconds
+since 1970; and `size`, the bytes of its line. The types are Arrow's."""
+
 REPEATED = ["endpoint", "llm_type", "model", "status", "finish_reason", "user_agent"]
 """Columns with few values, which a file holds once."""
 
 SEARCHED = ["id", "finished_at", "endpoint", "model", "status", "client", "user_agent"]
-SEARCHED += ["conversation", *NUMBERS, *COUNTS]
+SEARCHED += ["conversation", "moment", *NUMBERS, *COUNTS]
 """Columns of which a file says the least and the greatest value, so that a search can skip."""
-
-MAX_ROWS = 20_000
-MAX_BYTES = 16 << 20
-"""How much stands in one group of rows; a reader holds at least one group for each thread."""
 
 Row = dict[str, Any]
 
@@ -66,7 +71,22 @@ def make_row(entry: dict[str, Any], line: bytes, finished_at: str, id: str) -> R
                 row[key], is_whole = None, False
     is_whole = is_whole and (row["finished_at"], row["id"]) == (finished_at, id)
     kept = None if is_whole else encode_json(entry)
-    return row | {"finished_at": finished_at, "id": id, "size": len(line), "line": kept}
+    return row | {
+        "finished_at": finished_at,
+        "id": id,
+        "moment": to_moment(finished_at),
+        "size": len(line),
+        "line": kept,
+    }
+
+
+def to_moment(timestamp: str) -> int | None:
+    """Return a timestamp of the log in microseconds since 1970; None if it is none."""
+    try:
+        time = datetime.fromisoformat(timestamp)
+    except ValueError:
+        return None
+    return (time - EPOCH) // MICROSECOND if time.tzinfo else None
 
 
 def read_row(row: Row) -> dict[str, Any]:
@@ -104,17 +124,3 @@ def decode_json(text: str) -> Any:
         return orjson.loads(text)
     except ValueError:  # as above
         return json.loads(text)
-
-
-def group_rows(rows: Iterable[Row]) -> Iterator[pa.RecordBatch]:
-    """Yield rows in groups that are neither long nor large."""
-    group: list[Row] = []
-    size = 0
-    for row in rows:
-        if group and (len(group) == MAX_ROWS or size + row["size"] > MAX_BYTES):
-            yield pa.RecordBatch.from_pylist(group, SCHEMA)
-            group, size = [], 0
-        group.append(row)
-        size += row["size"]
-    if group:
-        yield pa.RecordBatch.from_pylist(group, SCHEMA)

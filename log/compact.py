@@ -17,11 +17,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-import pyarrow as pa  # type: ignore[import-untyped]
-import pyarrow.parquet as pq  # type: ignore[import-untyped]
-
-from log.columns import REPEATED, SCHEMA, SEARCHED, TYPES, Row, group_rows
+from log.columns import Row
 from log.daily_file import day_path, list_days
+from log.parquet import check_file, read_back, read_rows, write_parquet
 from log.reader import parse_line
 from log.spool import Spool
 from log.store import PARQUET, DamagedError, LogStore, Objects, StoreError, read_objects
@@ -29,66 +27,11 @@ from log.store import PARQUET, DamagedError, LogStore, Objects, StoreError, read
 MAX_SPOOLED = 500_000
 """How many entries are put in order at a time; their keys are held in memory."""
 
-COMPRESSION_LEVEL = 6
 LOG_FILE_MODE = 0o600
 
 
 class CompactError(Exception):
     """What was written is not what was to be written."""
-
-
-def write_parquet(file: Path, rows: Iterable[Row]) -> tuple[int, bytes]:
-    """Write rows, which are in the order of their keys; return how many, and their digest."""
-    count, digest = 0, hashlib.sha256()
-    sorting = pq.SortingColumn.from_ordering(SCHEMA, ["finished_at", "id"])
-    with pq.ParquetWriter(
-        file,
-        SCHEMA,
-        compression="zstd",
-        compression_level=COMPRESSION_LEVEL,
-        use_dictionary=REPEATED,
-        write_statistics=SEARCHED,
-        sorting_columns=sorting,
-    ) as writer:
-        for group in group_rows(rows):
-            writer.write_batch(group)
-            count += group.num_rows
-            update_digest(digest, group["id"].to_pylist())
-    return count, digest.digest()
-
-
-def read_back(file: Path) -> tuple[int, bytes]:
-    """Return how many rows a file has, and the digest of their ids."""
-    count, digest = 0, hashlib.sha256()
-    with pq.ParquetFile(file) as parquet:
-        for group in parquet.iter_batches(columns=["id"]):
-            count += group.num_rows
-            update_digest(digest, group["id"].to_pylist())
-    return count, digest.digest()
-
-
-def update_digest(digest: "hashlib._Hash", ids: list[str]) -> None:
-    """Add ids, each of which ends at a line end that no id has."""
-    digest.update("".join(f"{id}\n" for id in ids).encode())
-
-
-def check_file(file: Path) -> None:
-    """Raise DamagedError if a file is not one that `write_parquet` wrote, now or in the past."""
-    try:
-        with pq.ParquetFile(file) as parquet:
-            schema = parquet.schema_arrow
-    except (pa.ArrowException, OSError) as exc:
-        raise DamagedError(f"it is no Parquet file: {exc}") from exc
-    if any(each.name not in TYPES or TYPES[each.name] != each.type for each in schema):
-        raise DamagedError("its columns are not those of a log")
-
-
-def read_rows(file: Path) -> Iterator[Row]:
-    """Yield the rows of a file, which may lack columns."""
-    with pq.ParquetFile(file) as parquet:
-        for number in range(parquet.num_row_groups):
-            for row in parquet.read_row_group(number).to_pylist():
-                yield dict.fromkeys(SCHEMA.names) | row
 
 
 def merge_rows(*sources: Iterable[Row]) -> Iterator[Row]:

@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from itertools import accumulate
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 DAILY_FILE = re.compile(r"(\d{4}-\d\d-\d\d)\.jsonl")
 
@@ -32,6 +32,23 @@ def list_days(directory: Path) -> list[str]:
     except OSError:
         return []
     return sorted(match[1] for name in names if (match := DAILY_FILE.fullmatch(name)))
+
+
+class LogUsage(NamedTuple):
+    """How much room a log takes, and how much is left, in bytes."""
+
+    size: int
+    free: int
+
+
+def measure_log(directory: Path) -> LogUsage:
+    """Return how much room the daily files take; raise OSError without the directory."""
+    size = 0
+    for day in list_days(directory):
+        with suppress(OSError):  # it is removed at this moment
+            size += day_path(directory, day).lstat().st_size
+    disk = os.statvfs(directory)
+    return LogUsage(size, disk.f_bavail * disk.f_frsize)
 
 
 class DailyFile:

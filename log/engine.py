@@ -10,7 +10,7 @@ from log.store import DamagedError, LogStore, StoreError, StoreFileSystem
 MEMORY = "512MB"
 THREADS = 2
 SQL_TYPES = {"string": "VARCHAR", "double": "DOUBLE", "int64": "BIGINT", "bool": "BOOLEAN"}
-COLUMNS = {name: SQL_TYPES[str(type)] for name, type in TYPES.items()}
+COLUMNS = {name: SQL_TYPES[type] for name, type in TYPES.items()}
 
 
 class Engine:

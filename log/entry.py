@@ -29,7 +29,7 @@ class LogEntry:
     status: Status
     prompt: str | None
     system: str | None
-    options: dict[str, Any] | None
+    options: Any
     format: Any
     think: Any
     response: str | None

@@ -33,7 +33,8 @@ MAX_DAYS = 400
 MAX_VALUE = 1e15
 FIRST_SECOND, LAST_SECOND = -62_135_510_400, 253_402_214_400
 """Of the days between which a clock in any zone shows a year from 1 to 9999."""
-OTHER = "other"
+OTHER, UNKNOWN = "other", "unknown"
+"""What is counted as a model where there are too many, or none is named."""
 PROGRAM = re.compile(r"[^\s/]+(/[A-Za-z][^\s/]*)?")
 NAME_LENGTH = 200
 MAX_SLOWEST = 10
@@ -287,7 +288,7 @@ class Figures:
 
     def _find_model(self, model: object) -> Model:
         """Return the model of this name, or that of all others where there are too many."""
-        name = str(model)[:NAME_LENGTH]
+        name = str(UNKNOWN if model is None else model)[:NAME_LENGTH]
         key = canonical_name(name)
         if key not in self._models:
             if len(self._models) >= COUNTED_MODELS:

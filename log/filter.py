@@ -32,7 +32,7 @@ LAST_FOLDED = 0x2FA1D  # Unicode's last character that has a case or is decompos
 ESCAPED_TIMES = 3
 """How often a text may be escaped that is found: JSON that stands in JSON."""
 
-TERM = re.compile(r'"([^"]+)"(?!\S)|(\S+)')
+TERM = re.compile(r'["“„]([^"“”]+)["”“][.,;:!?)]*(?!\S)|(\S+)')
 ESCAPE = re.compile(r'\\(?:u([0-9a-fA-F]{4})|(["\\/bfnrt]))')
 SHORT_ESCAPES = dict(zip('"\\/\b\f\n\r\t', ('"', r"\\", "/", *"bfnrt"), strict=True))
 LONG_ESCAPES = {short[-1]: char for char, short in SHORT_ESCAPES.items()}
@@ -66,13 +66,13 @@ class Filter:
             and all(has_part(entry, key, part) for key, part in self.parts.items())
             and (not self.since or self.since <= finished_at)
             and (not self.until or "" < finished_at < self.until)
-            and (not self.q or self._matches_text(entry))
+            and (not self.terms or self._matches_text(entry))
         )
 
     @cached_property
     def terms(self) -> list[str]:
         """The words and the quoted texts of `q`, folded."""
-        return [fold(quoted or word) for quoted, word in TERM.findall(self.q)] or [fold(self.q)]
+        return [fold(quoted or word) for quoted, word in TERM.findall(self.q) if quoted or word]
 
     def _matches_text(self, entry: dict[str, Any]) -> bool:
         texts = list(iterate_texts(*map(entry.get, SEARCHED_KEYS)))
@@ -92,8 +92,8 @@ class Filter:
 def has_part(entry: dict[str, Any], key: str, part: str) -> bool:
     """Return whether the value of a key has a part, case ignored."""
     value = str(entry.get(key) or "")
-    if key == "model":
-        return bool(value) and without_registry(part) in canonical_name(value)
+    if key == "model" and value and without_registry(part) in canonical_name(value):
+        return True
     return part.casefold() in value.casefold()
 
 

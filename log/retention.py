@@ -118,6 +118,7 @@ def remove_files(paths: list[Path]) -> Iterator[Path]:
     """Remove files, and yield each that was removed here; another worker may do the same."""
     for path in paths:
         with suppress(FileNotFoundError):
+            path.with_suffix(".parquet").unlink(missing_ok=True)  # what `log.compact` made of it
             path.unlink()
             yield path
 

@@ -2,8 +2,9 @@
 
 from typing import TypeGuard
 
-ONE_PIECE_MS = 0.1
-"""An answer that ends so soon after its first token came in one piece."""
+ONE_PIECE_MS = 20
+"""An answer that ends so soon after its first token may have come in one piece: the end of a stream
+is an event of its own, which can be some milliseconds late."""
 
 
 def tokens_per_second(
@@ -12,18 +13,17 @@ def tokens_per_second(
     streamed: object,
     duration_ms: object,
     ttft_ms: object,
-    response_chars: object,
 ) -> float | None:
     """Return how many tokens a second the model made, by the values of an entry; None if unknown.
 
     What Ollama measured counts. Otherwise it is the time from the first token of a stream to its
-    end, unless the answer came in one piece, as one does that is nothing but tool calls.
+    end, unless the answer may have come in one piece.
     """
     if not is_number(response_tokens):
         return None
     if is_number(response_ms) and response_ms > 0:
         return response_tokens / response_ms * 1000
-    if streamed is False or response_chars == 0 or response_tokens < 2:
+    if streamed is False or response_tokens < 2:
         return None
     if not is_number(duration_ms) or not is_number(ttft_ms):
         return None
@@ -42,6 +42,5 @@ SPEED_KEYS = (
     "streamed",
     "duration_ms",
     "ttft_ms",
-    "response_chars",
 )
 """The keys of an entry whose values `tokens_per_second` takes, in this order."""

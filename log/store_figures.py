@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from datetime import UTC, datetime, timedelta, tzinfo
 from typing import Any
 
+from log.columns import EPOCH
 from log.columns import MAX_EXACT as MAX_COUNT
 from log.entry import NO_ANSWERS
 from log.figures import (
@@ -21,6 +22,7 @@ from log.figures import (
     PROGRAM,
     PROMPT_LENGTH,
     ROW_KEYS,
+    UNKNOWN,
     Figures,
     choose_width,
     compute_figures,
@@ -32,14 +34,15 @@ from log.speed import ONE_PIECE_MS
 from log.store_reader import Group, StoreReader
 from upstream.model_names import canonical_name
 
-MAX_EXACT = 2_000_000
+MAX_EXACT = 10_000_000
 MICROSECONDS = 1_000_000
 RANKS = (50, 95, 99)
+MODEL = f"coalesce(model, '{UNKNOWN}')"
 OK = "FILTER (status = 'ok')"
 
 TOKENS_PER_SECOND = f"""CASE
     WHEN response_ms > 0 THEN response_tokens / response_ms * 1000
-    WHEN streamed IS FALSE OR response_chars = 0 OR response_tokens < 2 THEN NULL
+    WHEN streamed IS FALSE OR response_tokens < 2 THEN NULL
     WHEN duration_ms - ttft_ms > {ONE_PIECE_MS}
         THEN (response_tokens - 1) / (duration_ms - ttft_ms) * 1000
     END"""
@@ -64,7 +67,7 @@ def compute_store_figures(
     Raises:
         StoreError: the store cannot be read.
     """
-    if reader.filter.q:  # only `Filter` can tell what matches a text
+    if reader.filter.terms:  # only `Filter` can tell what matches a text
         return compute_figures(reader.find(on_progress), zone)
 
     def compute(group: Group, conditions: str, values: list[str]) -> dict[str, Any]:
@@ -84,23 +87,29 @@ class StoreFigures:
         self._values = values
         answers = ", ".join(f"'{reason}'" for reason in NO_ANSWERS)
         self._table = (
-            "(SELECT *, epoch_us(try_cast(finished_at AS TIMESTAMPTZ)) AS moment,"
-            f" {TOKENS_PER_SECOND} AS speed"
+            f"(SELECT *, {TOKENS_PER_SECOND} AS speed"
             f" FROM {table} WHERE {conditions} AND duration_ms IS NOT NULL"
             f" AND coalesce(finish_reason NOT IN ({answers}), true) AND moment IS NOT NULL)"
         )
 
     def compute(self) -> dict[str, Any]:
         """Return what is shown."""
-        ((entries, first, last),) = self._select("count(*), min(moment), max(moment)")
-        if not entries:
+        models = self._select(
+            f"{MODEL} AS name, count(*), min(moment), max(moment)," f" max(moment) {OK} AS newest",
+            "GROUP BY name ORDER BY newest DESC NULLS LAST",
+        )
+        if not models:
             return Figures(self._zone).figures()
+        entries = sum(count for _, count, *_ in models)
+        first = min(first for _, _, first, *_ in models)
+        last = max(last for _, _, _, last, _ in models)
         since, until = first / MICROSECONDS, last / MICROSECONDS
         ends = to_clock(since, self._zone), to_clock(until, self._zone)
         self._clock = f"(moment // {MICROSECONDS} + {self._make_offset(since, until)})"
         self._quantile = "quantile_cont" if entries <= MAX_EXACT else "approx_quantile"
         width = choose_width(*ends)
-        names = self._name_models()
+        names = name_models([model for model, *_, newest in models if newest])
+        days, clients = self._count_days_and_clients(names)
         return {
             "since": to_timestamp(since, "microseconds"),
             "until": to_timestamp(until, "microseconds"),
@@ -108,8 +117,8 @@ class StoreFigures:
             "entries": entries,
             "buckets": self._count_periods(width),
             "models": self._count_models(names),
-            "days": self._count_days(names),
-            "clients": self._count_clients(),
+            "days": days,
+            "clients": clients,
             "slowest": self._find_slowest(),
         }
 
@@ -141,28 +150,13 @@ class StoreFigures:
             for number, start in list_periods(counted, width, self._zone)
         ]
 
-    def _name_models(self) -> dict[str, str]:
-        """Return, for each name of a model, the name under which it is counted."""
-        rows = self._select(
-            "model, max(moment) AS newest",
-            "WHERE status = 'ok' GROUP BY model ORDER BY newest DESC",
-        )
-        shown: dict[str, str] = {}
-        names = {}
-        for model, _ in rows:
-            name = str(model)[:NAME_LENGTH]
-            if len(shown) < COUNTED_MODELS:
-                shown.setdefault(canonical_name(name), name)
-            names[str(model)] = shown.get(canonical_name(name), OTHER)
-        return names
-
     def _select_by_model(
         self, what: str, names: dict[str, str], rest: str
     ) -> list[tuple[Any, ...]]:
         """Select from the complete answers, with the name of the model as it is counted."""
         return self._query(
             f"SELECT {what} FROM {self._table} JOIN (SELECT unnest(?::VARCHAR[]) AS known,"
-            f" unnest(?::VARCHAR[]) AS name) ON coalesce(model, 'None') = known"
+            f" unnest(?::VARCHAR[]) AS name) ON {MODEL} = known"
             f" WHERE status = 'ok' {rest}",
             *self._values, list(names), list(names.values()),
         )  # fmt: skip
@@ -177,32 +171,53 @@ class StoreFigures:
             )
         ]  # fmt: skip
 
-    def _count_days(self, names: dict[str, str]) -> list[dict[str, Any]]:
-        rows = self._select_by_model(
-            f"{self._clock} // {DAY_SECONDS} AS day, name, {TOKENS}", names, "GROUP BY day, name"
-        )
-        days = sorted({day for day, *_ in rows})[-MAX_DAYS:]
-        return [
-            {"day": str(datetime.fromtimestamp(day * DAY_SECONDS, UTC).date()), "model": name,
-             **name_tokens(*tokens)}
-            for day, name, *tokens in sorted(rows)
-            if day in days
-        ]  # fmt: skip
-
-    def _count_clients(self) -> list[dict[str, Any]]:
+    def _count_days_and_clients(
+        self, names: dict[str, str]
+    ) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+        """Return the tokens by day and model, and by client; both in one pass."""
         program = f"nullif(regexp_extract(user_agent, '^{PROGRAM.pattern}'), '')[:{NAME_LENGTH}]"
-        rows = self._select(
-            f"{program} AS program, {TOKENS}",
-            f"WHERE status = 'ok' GROUP BY program ORDER BY 2 DESC, program LIMIT {MAX_MODELS}",
+        rows = self._select_by_model(
+            f"grouping(name), {self._clock} // {DAY_SECONDS} AS day, name,"
+            f" {program} AS program, {TOKENS}",
+            names,
+            "GROUP BY GROUPING SETS ((day, name), (program))",
         )
-        return [{"client": name, **name_tokens(*tokens)} for name, *tokens in rows]
+        by_day = sorted((day, name, *more) for no_day, day, name, _, *more in rows if not no_day)
+        known = sorted({day for day, *_ in by_day})[-MAX_DAYS:]
+        days = [
+            {"day": str((EPOCH + timedelta(days=day)).date()), "model": name,
+             **name_tokens(*tokens)}
+            for day, name, *tokens in by_day
+            if day in known
+        ]  # fmt: skip
+        by_client = [(client, *more) for no_day, _, _, client, *more in rows if no_day]
+        by_client.sort(key=lambda row: (-row[1], row[0] or ""))
+        clients = [{"client": name, **name_tokens(*tokens)} for name, *tokens in by_client]
+        return days, clients[:MAX_MODELS]
 
     def _find_slowest(self) -> list[dict[str, Any]]:
-        keys = ", ".join(ROW_KEYS)
-        rows = self._select(
-            f"{keys}, prompt[:{PROMPT_LENGTH}]", f"ORDER BY duration_ms DESC LIMIT {MAX_SLOWEST}"
-        )
+        slowest = self._select("finished_at, id", f"ORDER BY duration_ms DESC LIMIT {MAX_SLOWEST}")
+        # only now the texts, as where they stand is known
+        times, ids = (list(values) for values in zip(*slowest, strict=True))
+        marks = ", ".join("?" * len(ids))
+        rows = self._query(
+            f"SELECT {', '.join(ROW_KEYS)}, prompt[:{PROMPT_LENGTH}] FROM {self._table}"
+            f" WHERE finished_at IN ({marks}) AND id IN ({marks}) ORDER BY duration_ms DESC",
+            *self._values, *times, *ids,
+        )  # fmt: skip
         return [dict(zip((*ROW_KEYS, "prompt"), row, strict=True)) for row in rows]
+
+
+def name_models(models: list[str]) -> dict[str, str]:
+    """Return, for each name of a model, the newest first, that under which it is counted."""
+    shown: dict[str, str] = {}
+    names = {}
+    for model in models:
+        name = model[:NAME_LENGTH]
+        if len(shown) < COUNTED_MODELS:
+            shown.setdefault(canonical_name(name), name)
+        names[model] = shown.get(canonical_name(name), OTHER)
+    return names
 
 
 def name_period(

@@ -10,12 +10,9 @@ from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
-from tempfile import TemporaryFile
 from typing import IO, Self, TypeVar
 
-import pyarrow.parquet as pq  # type: ignore[import-untyped]
-
-from log.columns import KEYS, SCHEMA, Row, encode_json, group_rows, read_row
+from log.columns import KEYS, TYPES, Row, encode_json, read_row
 from log.engine import Engine, make_table
 from log.entry import format_timestamp
 from log.filter import SEARCHED_KEYS, Filter, has_part, make_pattern
@@ -144,7 +141,7 @@ class StoreReader:
         Raises:
             StoreError: the store cannot be read.
         """
-        assert not self.filter.q, "only `Filter` can tell whether a text matches"
+        assert not self.filter.terms, "only `Filter` can tell whether a text matches"
         for _ in range(MAX_TRIES):
             with suppress(FileNotFoundError):
                 group = self._open(self.days)
@@ -161,7 +158,7 @@ class StoreReader:
         self, on_progress: Callable[[int, int], None] = lambda bytes_read, count: None
     ) -> int:
         """Return how many entries are wanted; raise StoreError if the store cannot be read."""
-        if self.filter.q:  # only `Filter` can tell what matches a text
+        if self.filter.terms:  # only `Filter` can tell what matches a text
             count = 0
             for _ in self.find(lambda bytes_read: on_progress(bytes_read, count)):
                 count += 1
@@ -191,7 +188,7 @@ class StoreReader:
                     self._note(f"{path} cannot be read: {exc}")
             if objects.lines and (file := self._read_lines(day, objects.lines, limit)):
                 self._engine.hold(day, file)
-                files[f"log://{day}"] = set(SCHEMA.names)
+                files[f"log://{day}"] = set(TYPES)
             (group.several if len(files) > 1 else group.single).update(files)
         return group
 
@@ -214,7 +211,11 @@ class StoreReader:
                             spool.add(entry, bytes(written))
                 except DamagedError as exc:
                     self._note(f"{path} is damaged: {exc}")
-            return write_rows(spool.rows(limit)) if spool else None
+            if not spool:
+                return None
+            from log.parquet import hold_rows  # takes as long to import as to find a page
+
+            return hold_rows(spool.rows(limit))
 
     def _find_in(self, group: Group, limit: int | None, is_last: bool) -> Iterator[FoundEntry]:
         conditions, values = make_conditions(self.filter)
@@ -253,7 +254,7 @@ class StoreReader:
             f" AND id IN ({', '.join('?' * len(ids))}) ORDER BY finished_at DESC, id DESC",
             keys[-1][0], keys[0][0], *ids,
         )  # fmt: skip
-        return [dict(zip(SCHEMA.names, row, strict=True)) for row in found]
+        return [dict(zip(TYPES, row, strict=True)) for row in found]
 
     def _make_exact_conditions(self, group: Group) -> tuple[str, list[str]]:
         """Return a condition of SQL, and its values, that only the wanted rows meet.
@@ -284,7 +285,7 @@ def make_conditions(filter: Filter) -> tuple[str, list[str]]:
     searched: list[tuple[tuple[str, ...], str]] = [
         ((key,), part) for key, part in filter.written_parts().items()
     ]
-    searched += [(SEARCHED_KEYS, max(filter.terms, key=len))] if filter.q else []
+    searched += [(SEARCHED_KEYS, max(filter.terms, key=len))] if filter.terms else []
     for keys, text in searched:
         if text:
             columns = " OR ".join(f"regexp_matches({name_column(key)}, ?)" for key in keys)
@@ -312,13 +313,3 @@ def cut_batches(keys: list[tuple[str, str, int]]) -> Iterator[list[tuple[str, st
         size += key[2]
     if batch:
         yield batch
-
-
-def write_rows(rows: Iterator[Row]) -> IO[bytes]:
-    """Return a Parquet file with these rows that has no name, and is gone when it is closed."""
-    file = TemporaryFile()
-    with pq.ParquetWriter(file, SCHEMA, compression="lz4") as writer:
-        for group in group_rows(rows):
-            writer.write_batch(group)
-    file.flush()
-    return file

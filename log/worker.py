@@ -9,6 +9,7 @@ import csv
 import dataclasses
 import io
 import json
+import math
 import os
 import select
 import sys
@@ -146,11 +147,15 @@ class Writer:
         """Write the complete answers as chat data, a line each."""
         from log.chat_data import make_messages  # as below
 
-        for found in self.find(self.job.limit):
+        left = self.job.limit or math.inf
+        for found in self.find(None):
             if messages := make_messages(found.entry):
                 self.out.write(encode({"messages": messages}) + b"\n")
                 self.out.flush()
+                left -= 1
             del found
+            if not left:
+                return
         self.check_gaps()
 
     def write_csv(self) -> None:

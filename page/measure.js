@@ -32,6 +32,6 @@ export const size = (n) => (n < 1e6 ? `${short(n / 1e3)} kB` : `${short(n / 1e6)
 export function rate({ response_tokens: tokens, response_ms: measured, ttft_ms: first, ...entry }) {
   if (typeof tokens !== "number" || measured > 0) return tokens / measured * 1000 || undefined;
   const ms = typeof first === "number" ? entry.duration_ms - first : 0;
-  const pieces = entry.streamed !== false && entry.response_chars !== 0 && ms > 0.1 && tokens > 1;
+  const pieces = entry.streamed !== false && ms > 20 && tokens > 1;
   return pieces ? ((tokens - 1) / ms) * 1000 : undefined;
 }

@@ -79,7 +79,7 @@ class Protocol(ABC):
             prompt=find_prompt(turns) or joined_text(body.get("prompt")),
             system=joined_text(body.get(self.system_key)) or system or None,
             model=joined_text(body.get("model")),
-            options=self.read_options(body) or None,
+            options=self.read_options(body),
             format=first_known(
                 body.get("format"),
                 body.get("response_format"),
@@ -100,9 +100,12 @@ class Protocol(ABC):
         """Return what was said before the answer."""
         return read_turns(body.get(self.messages_key))
 
-    def read_options(self, body: Json) -> Json:
-        """Return the parameters of a request, by their own names."""
-        return {name: body[name] for name in OPTIONS if body.get(name) is not None}
+    def read_options(self, body: Json) -> Any:
+        """Return the parameters of a request, by their own names; None where there are none.
+
+        What is refused for its type stands here as it came.
+        """
+        return {name: body[name] for name in OPTIONS if body.get(name) is not None} or None
 
 
 def as_dict(value: object) -> Json:
@@ -135,8 +138,10 @@ def first_known(*values: object) -> object:
 def tool_names(body: Json) -> list[str]:
     """Return the names of the tools that a request offers; of one without a name its type."""
     names: list[str] = []
-    for tool in map(as_dict, as_list(body.get("tools")) + as_list(body.get("functions"))):
-        name = as_dict(tool.get("function")).get("name") or tool.get("name") or tool.get("type")
+    for each in as_list(body.get("tools")) + as_list(body.get("functions")):
+        tool = fold_keys(as_dict(each))
+        function = fold_keys(as_dict(tool.get("function")))
+        name = function.get("name") or tool.get("name") or tool.get("type")
         append_text(names, joined_text(name))
     return names
 

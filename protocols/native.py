@@ -1,6 +1,7 @@
 """Ollama's own interface: JSON lines, or one object."""
 
 from types import NoneType
+from typing import Any
 
 from messages import Chunk
 from protocols.base import (
@@ -72,5 +73,5 @@ class Native(Protocol):
         if "error" in event:
             chunk.error = error_message(event["error"])
 
-    def read_options(self, body: Json) -> Json:
-        return as_dict(body.get("options"))
+    def read_options(self, body: Json) -> Any:
+        return body.get("options")

@@ -8,7 +8,7 @@ import json
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from hashlib import sha256
-from itertools import takewhile
+from itertools import dropwhile, takewhile
 from typing import Any
 
 from protocols.json_reading import fold_keys
@@ -42,8 +42,8 @@ class Turn:
 
     @property
     def text(self) -> str:
-        """All of its texts."""
-        return "\n".join(self.texts)
+        """All of its texts; the pieces of an answer follow each other as they came."""
+        return ("" if is_assistant(self) else "\n").join(self.texts)
 
 
 @dataclass(frozen=True)
@@ -51,7 +51,7 @@ class Opening:
     """How a conversation began: what tells it apart from others."""
 
     question: str
-    """What the user wrote before the first answer, without white space."""
+    """What was asked before the first answer, without white space."""
     text: str = ""
     tool_calls: tuple[str, ...] = ()
     """The first answer; of a conversation that only begins, what was given of it."""
@@ -73,6 +73,8 @@ class Opening:
             calls += tuple(map(describe_call, tool_calls or ()))
         if not answer and not calls:
             return None
+        if calls:  # some clients send back `content: null` beside them
+            answer = ""
         told_apart = json.dumps([self.question, answer, calls])
         return sha256(told_apart.encode()).hexdigest()[:16]
 
@@ -138,23 +140,44 @@ def read_part(part: dict[str, Any], turn: Turn) -> Iterator[Turn]:
         case "tool_use" | "server_tool_use":
             turn.tool_calls.append(tool_call(part.get("id"), part.get("name"), part.get("input")))
         case "tool_result":
+            content = part.get("content")
+            parts = content if isinstance(content, list) else []
+            media = [read_media(each) for each in parts if is_media(each)]
             id = as_text(part.get("tool_use_id"))
-            yield Turn("tool", part_texts(part.get("content")), tool_call_id=id)
+            yield Turn("tool", part_texts(content), tool_call_id=id, media=media)
         case "thinking" | "redacted_thinking" | "web_search_tool_result":
             pass
         case _:
-            texts = part_texts([part])
-            turn.texts += texts
+            turn.texts += part_texts([part])
             source = part.get("source")
-            if isinstance(source, dict) and "data" in source:
-                part = picture(source.get("media_type"), source["data"])
-            if not texts and "text" not in part:
-                turn.media.append(part)
+            if isinstance(source, dict) and source.get("type") == "text":
+                turn.texts += part_texts(source.get("data"))
+            elif is_media(part):
+                turn.media.append(read_media(part))
+
+
+def is_media(part: object) -> bool:
+    """Return whether a part of a message is no text, but a picture, a sound or a file."""
+    return isinstance(part, dict) and not {"text", "refusal"} & part.keys()
+
+
+def read_media(part: dict[str, Any]) -> dict[str, Any]:
+    """Return a part that is no text in OpenAI's form of chats, as far as that is known."""
+    source = part.get("source")
+    if isinstance(source, dict) and "data" in source:
+        return picture(source.get("media_type"), source["data"])
+    url = source.get("url") if isinstance(source, dict) else part.get("image_url")
+    if isinstance(url, str):
+        return {"type": "image_url", "image_url": {"url": url}}
+    return part
 
 
 def picture(media_type: object, data: object) -> dict[str, Any]:
-    """Return a picture as a part of a message, in OpenAI's form."""
-    return {"type": "image_url", "image_url": {"url": f"data:{media_type};base64,{data}"}}
+    """Return a picture, or a file of another type, as a part of a message, in OpenAI's form."""
+    url = f"data:{media_type};base64,{data}"
+    if str(media_type).startswith("image/"):
+        return {"type": "image_url", "image_url": {"url": url}}
+    return {"type": "file", "file": {"file_data": url}}
 
 
 def part_texts(content: object) -> list[str]:
@@ -203,7 +226,7 @@ def skip_space(text: str, position: int) -> int:
 
 def typed_texts(turn: Turn) -> list[str]:
     """Return what the user typed of a turn."""
-    return [text for text in turn.texts if not is_reminder(text)]
+    return [text for text in turn.texts if text.strip() and not is_reminder(text)]
 
 
 def find_prompt(turns: list[Turn]) -> str | None:
@@ -216,19 +239,33 @@ def find_prompt(turns: list[Turn]) -> str | None:
 
 
 def find_opening(turns: list[Turn]) -> Opening | None:
-    """Return how the conversation began; None if the user has said nothing in it."""
-    said = [turn for turn in turns if turn.role in ("user", "assistant", "tool")]
-    before = list(takewhile(lambda turn: turn.role != "assistant", said))
-    asked = (turn for turn in before if turn.role == "user")
-    question = strip_space(*(text for turn in asked for text in typed_texts(turn)))
-    if not question:
+    """Return how the conversation began; None if nothing was asked in it."""
+    said = list(dropwhile(is_assistant, turns))  # a greeting that the client has put there
+    before = list(takewhile(lambda turn: not is_assistant(turn), said))
+    if not (question := describe_question(before)):
         return None
     rest = said[len(before) :]
-    answer = list(takewhile(lambda turn: turn.role == "assistant", rest))
+    answer = list(takewhile(is_assistant, rest))
     texts = (without_thinking(text) for turn in answer for text in turn.texts)
     calls = (describe_call(call) for turn in answer for call in turn.tool_calls)
     is_complete = bool(answer) and len(answer) < len(rest)
     return Opening(question, strip_space(*texts), tuple(calls), is_complete)
+
+
+def is_assistant(turn: Turn) -> bool:
+    """Return whether a turn is the model's."""
+    return turn.role == "assistant"
+
+
+def describe_question(turns: list[Turn]) -> str:
+    """Return what tells apart what was asked: the user's texts; without any, pictures; without
+    these, the instructions."""
+    asked = [turn for turn in turns if turn.role == "user"]
+    return (
+        strip_space(*(text for turn in asked for text in typed_texts(turn)))
+        or strip_space(*(json.dumps(part) for turn in asked for part in turn.media))
+        or strip_space(*(text for turn in turns if turn.role == "system" for text in turn.texts))
+    )
 
 
 def strip_space(*texts: str) -> str:

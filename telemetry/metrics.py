@@ -8,6 +8,8 @@ Several workers count in files of the directory that PROMETHEUS_MULTIPROC_DIR na
 answers for all.
 """
 
+import fcntl
+import json
 import multiprocessing
 import os
 import re
@@ -20,6 +22,7 @@ from prometheus_client.multiprocess import MultiProcessCollector, mark_process_d
 
 from log.entry import NO_ANSWERS, LogEntry
 from log.speed import SPEED_KEYS, tokens_per_second
+from settings import VERSION
 from upstream.model_names import canonical_name
 
 MAX_MODELS = 50
@@ -27,10 +30,46 @@ MAX_MODELS = 50
 
 OTHER = "other"
 
+
+def runs(pid: int) -> bool:
+    """Return whether there is a process with this number."""
+    try:
+        os.kill(pid, 0)
+    except OSError as exc:
+        return isinstance(exc, PermissionError)  # another user's
+    return True
+
+
+def shared_files() -> dict[Path, int]:
+    """Return the files in which workers share what they count, and whose they are."""
+    found = {}
+    for path in Path(SHARED_DIRECTORY or "").glob("*.db") if SHARED_DIRECTORY else ():
+        if match := re.search(r"_(\d+)$", path.stem):
+            found[path] = int(match[1])
+    return found
+
+
+def remove_gauges_left_behind() -> None:
+    """Remove the gauges of processes that were killed: after the restart of a container the new
+    ones have the same numbers, and would go on from there."""
+    for path, pid in shared_files().items():
+        if path.stem.startswith("gauge_live") and (pid == os.getpid() or not runs(pid)):
+            path.unlink(missing_ok=True)
+
+
 prometheus_client.disable_created_metrics()  # type: ignore[no-untyped-call]
 if SHARED_DIRECTORY := os.environ.get("PROMETHEUS_MULTIPROC_DIR"):
     Path(SHARED_DIRECTORY).mkdir(parents=True, exist_ok=True)
+    if not multiprocessing.parent_process():  # before there are workers
+        remove_gauges_left_behind()
 
+BUILD = Gauge(
+    "minivault_build_info",
+    "1, with the version of MiniVault.",
+    ["version"],
+    multiprocess_mode="max",
+)
+BUILD.labels(VERSION).set(1)
 REQUESTS = Counter(
     "minivault_requests_total",
     "Requests with an entry in the log, by its status; load and unload are no answers.",
@@ -49,6 +88,11 @@ IN_FLIGHT_LIMIT = Gauge(
 UNREACHABLE = Counter(
     "minivault_ollama_unreachable_total",
     "How often Ollama could not be reached, by a request or by /ready.",
+)
+REFUSED = Counter(
+    "minivault_refused_requests_total",
+    "Requests that were answered with an error of MiniVault's own, by its status.",
+    ["status"],
 )
 TOKENS = Counter(
     "minivault_tokens_total",
@@ -92,6 +136,19 @@ LOG_SECONDS = Gauge(
     "How long the log has not been writable; 0 while it is.",
     multiprocess_mode="livemax",
 )
+LOG_SIZE = Gauge(
+    "minivault_log_size_bytes", "Bytes of the daily files.", multiprocess_mode="mostrecent"
+)
+LOG_FREE = Gauge(
+    "minivault_log_free_bytes",
+    "Bytes that are free where the log is.",
+    multiprocess_mode="mostrecent",
+)
+LOG_WAITING = Gauge(
+    "minivault_log_entries_waiting",
+    "Entries that wait to be written.",
+    multiprocess_mode="livesum",
+)
 
 _models: set[str] = set()
 
@@ -106,9 +163,21 @@ def model_label(model: str | None, *, is_known: bool) -> str:
     Clients name models as they like: only one that has answered is known to exist.
     """
     name = canonical_name(model) if model else OTHER
-    if is_known and len(_models) < MAX_MODELS:
-        _models.add(name)
+    if is_known and name not in _models and len(_models) < MAX_MODELS:
+        _models.update(share_model(name) if SHARED_DIRECTORY else [name])
     return name if name in _models else OTHER
+
+
+def share_model(name: str) -> list[str]:
+    """Return the names that have a label in any of the workers, with this one if there is room."""
+    with open(Path(SHARED_DIRECTORY or "") / "models", "a+", encoding="utf-8") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        file.seek(0)
+        names: list[str] = [json.loads(line) for line in file]
+        if name not in names and len(names) < MAX_MODELS:
+            file.write(json.dumps(name) + "\n")
+            names.append(name)
+    return names
 
 
 def count(entry: LogEntry) -> None:
@@ -157,15 +226,6 @@ def forget_ended_workers(*, this_one: bool = False) -> None:
     """Remove the gauges of workers that have ended, and of this one where it ends."""
     if not SHARED_DIRECTORY:
         return
-    names = [path.stem for path in Path(SHARED_DIRECTORY).glob("*.db")]
-    for pid in {int(pid) for name in names for pid in re.findall(r"\d+", name)}:
-        if not _runs(pid) or this_one and pid == os.getpid():
+    for pid in {*shared_files().values()}:
+        if not runs(pid) or this_one and pid == os.getpid():
             mark_process_dead(pid, SHARED_DIRECTORY)  # type: ignore[no-untyped-call]
-
-
-def _runs(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except OSError as exc:
-        return isinstance(exc, PermissionError)  # another user's
-    return True

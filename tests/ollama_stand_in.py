@@ -201,7 +201,10 @@ class OllamaStandIn:
     requests: list[Conversation] = field(default_factory=list)
     left: threading.Semaphore = field(default_factory=lambda: threading.Semaphore(0))
     connections: int = 0
+    looks: int = 0
+    """How often it was asked for its models."""
     port: int = 0
+    """Where it listens; 0 finds a free one."""
 
     def __enter__(self) -> Self:
         self._ready = threading.Event()
@@ -260,6 +263,7 @@ class OllamaStandIn:
 
     async def _answer(self, talk: Conversation, reader: asyncio.StreamReader) -> None:
         if (talk.method, talk.path) == ("GET", "/api/tags"):
+            self.looks += 1
             await talk.json(200, {"models": [{"name": name} for name in self.models]})
             return
         self.requests.append(talk)

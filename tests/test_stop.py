@@ -1,18 +1,24 @@
 """A stop is orderly, shown on real processes and signals."""
 
+import asyncio
 import os
+import re
 import signal
+import socket
 import subprocess
 import sys
+import tempfile
 import threading
 import time
+from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import httpx
 import pytest
 
 from tests.conftest import DEADLINE, eventually, read_log
-from tests.ollama_stand_in import OllamaStandIn, hang, then, tokens
+from tests.ollama_stand_in import Conversation, OllamaStandIn, hang, then, tokens
 from tests.processes import (
     BIN,
     GRACE,
@@ -24,6 +30,8 @@ from tests.processes import (
     starting,
     workers,
 )
+
+from tests.ways import connect
 
 WORKERS = ["--workers", "2"]
 FASTAPI_RUN = [str(BIN / "fastapi"), "run", "app.py", "--host", "127.0.0.1"]
@@ -163,10 +171,105 @@ def test_a_stop_while_nothing_happens_is_quick_and_quiet(tmp_path: Path) -> None
         assert "Traceback" not in service.output
 
 
+def receive_answer(connection: socket.socket) -> bytes:
+    """Return an answer with a length, in lower case."""
+    data = b""
+    while (end := data.lower().find(b"\r\n\r\n")) < 0 or len(data) < end + 4 + length_of(data):
+        assert (more := connection.recv(65536)), data
+        data += more
+    return data.lower()
+
+
+def length_of(head: bytes) -> int:
+    """Return the length of a body, as its head says."""
+    match = re.search(rb"content-length: (\d+)", head.lower())
+    assert match
+    return int(match[1])
+
+
+def test_answers_say_that_the_connection_closes_once_a_stop_begins(
+    tmp_path: Path, ollama: OllamaStandIn
+) -> None:
+    """That of an answer under way, and of a request that is on its way meanwhile."""
+    answering = threading.Event()
+
+    async def wait_for_the_stop(talk: Conversation) -> None:
+        answering.set()
+        while b"shutting down" not in service.output.lower().encode():
+            await asyncio.sleep(0.01)
+        await talk.start()
+        await talk.done()
+
+    ollama.answer = wait_for_the_stop
+    body = b'{"prompt": "Why?"}'
+    head = b"Host: localhost\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n"
+    asks = b"POST /generate HTTP/1.1\r\n" + head % len(body) + body
+    health = b"GET /health HTTP/1.1\r\nHost: localhost\r\n\r\n"
+    with process(SERVE, tmp_path / "logs", **ollama.environment) as service:
+        with connect(service.url) as idle, connect(service.url) as busy:
+            idle.sendall(health)
+            assert b"connection: close" not in receive_answer(idle)
+            busy.sendall(asks)
+            assert answering.wait(DEADLINE)
+            service.popen.send_signal(signal.SIGTERM)
+            eventually(lambda: "shutting down" in service.output.lower())
+            idle.sendall(health)
+            for connection in (idle, busy):
+                answer = receive_answer(connection)
+                assert answer.startswith(b"http/1.1 200") and b"connection: close" in answer
+                assert connection.recv(1) == b""
+        assert service.popen.wait(DEADLINE) == 0
+
+
+def test_a_restart_on_the_same_socket_fails_no_request(tmp_path: Path) -> None:
+    """The new process first, then the end of the old one, while clients keep connections."""
+    counts = Counter[str]()
+    stop = threading.Event()
+
+    def ask(url: str) -> None:
+        with httpx.Client(base_url=url, timeout=DEADLINE) as client:
+            while not stop.is_set():
+                try:
+                    answer = client.post("/generate", json={"prompt": "Why?"})
+                    counts[str(answer.status_code)] += 1
+                except httpx.TransportError as exc:
+                    counts[repr(exc)] += 1
+
+    with socket.create_server(("127.0.0.1", 0)) as listener, ThreadPoolExecutor(8) as pool:
+        url = f"http://127.0.0.1:{listener.getsockname()[1]}"
+        services = [serve_on(listener, tmp_path / "logs")]
+        try:
+            list(map(lambda _: pool.submit(ask, url), range(8)))
+            while counts["200"] < 1000 and counts.total() == counts["200"]:
+                services.append(serve_on(listener, tmp_path / "logs"))
+                services[-2].send_signal(signal.SIGTERM)
+                assert services[-2].wait(DEADLINE) == 0
+        finally:
+            stop.set()
+            services[-1].send_signal(signal.SIGTERM)
+    assert services[-1].wait(DEADLINE) == 0
+    assert counts.keys() == {"200"} and counts["200"] >= 1000 and len(services) > 2
+    assert len(read_log(tmp_path / "logs")) == counts["200"]
+
+
+def serve_on(listener: socket.socket, log_dir: Path) -> "subprocess.Popen[bytes]":
+    """Start a service on a listening socket, and wait until it serves."""
+    with tempfile.NamedTemporaryFile("w+") as output:
+        service = subprocess.Popen(
+            [*SERVE, "--fd", str(listener.fileno()), "--no-access-log"],
+            cwd=ROOT,
+            env={**os.environ, "MINIVAULT_LOG_DIR": str(log_dir), "MINIVAULT_STUB_DELAY": "0"},
+            pass_fds=[listener.fileno()],
+            stderr=output,
+        )
+        eventually(lambda: "MiniVault is running" in Path(output.name).read_text())
+    return service
+
+
 @pytest.mark.parametrize(
     ("name", "value", "allowed"),
     [
-        ("MINIVAULT_LLM_SERVICE", "openai", "'stubbed' or 'ollama'"),
+        ("MINIVAULT_LLM_SERVICE", "openai", "'stubbed', 'ollama' or 'none'"),
         ("MINIVAULT_IDLE_TIMEOUT", "-1", "greater than or equal to 0"),
         ("OLLAMA_HOST", "host:port", "host:port"),
     ],

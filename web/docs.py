@@ -32,7 +32,7 @@ MAX_PROBLEMS = 10
 """How many problems of a request a 422 lists."""
 
 EXAMPLE_ENTRY = LogEntry(
-    id="3f0c9a52-6f0e-4d6c-9a57-0a8f1c1f7b1e",
+    id="01a20e12-2580-7d6c-9a57-0a8f1c1f7b1e",
     started_at="2026-11-24T15:00:00.000000Z",
     finished_at="2026-11-24T15:00:00.412700Z",
     duration_ms=412.7,

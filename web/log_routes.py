@@ -163,6 +163,8 @@ async def find_entries(request: Request, query: Annotated[LogQuery, Query()]) ->
         limit = limit or PAGE_LENGTH
     elif kind == "lines" and CHAT_PROFILE.search(accept):
         kind = "messages"
+        if fields:
+            raise HTTPException(422, "chat data has no fields; leave `fields` out")
     found = start_job(
         request, kind, query.to_filter(), limit=limit, before=query.before, fields=fields
     )

@@ -20,6 +20,7 @@ from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from protocols.registry import error_body
+from telemetry import metrics
 
 REQUEST_ID = "X-Request-ID"
 RETRY_AFTER_SECONDS = 5
@@ -31,7 +32,7 @@ ABSOLUTE_FORM = re.compile(rb"https?://([^/]*)(.*)", re.IGNORECASE | re.DOTALL)
 LOCAL_SUFFIXES = (".localhost", ".local", ".internal")
 """What no public name ends with (RFC 6761, RFC 6762, ICANN's resolution 2024.07.29.06)."""
 
-HOST = re.compile(r"(?:\[([0-9a-f:.]+)]|([^:@/\[\]\s]+))(?::\d*)?", re.IGNORECASE)
+HOST = re.compile(r"(?:\[([0-9a-f:.]+)(?:%[^\]\s]*)?]|([^:@/\[\]\s]+))(?::\d*)?", re.IGNORECASE)
 
 
 def error_response(
@@ -41,6 +42,7 @@ def error_response(
 
     Every 503 says when to retry.
     """
+    metrics.REFUSED.labels(status).inc()
     retry = {"Retry-After": str(RETRY_AFTER_SECONDS)} if status == 503 else {}
     body = error_body(get_route_path(scope), status, message)
     return JSONResponse(body, status, {**retry, **(headers or {})})
@@ -134,7 +136,8 @@ class HostMiddleware:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         host = Headers(scope=scope).get("host", "") if scope["type"] == "http" else "localhost"
-        if self.allows(host):
+        # HTTP/1.0 needs none, as some health checks send none; to rebind a name takes a name
+        if self.allows(host) or (not host and scope["http_version"] == "1.0"):
             return await self.app(scope, receive, send)
         message = (
             f"the Host header {host!r} is not allowed; to use this name, add it to "

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import uvicorn
 
-from settings import Settings
+from settings import VERSION, Settings
 from telemetry.output import prepare_loggers
 from web.keys import ensure_key_file
 
@@ -122,6 +122,9 @@ def serve(settings: Settings, arguments: list[str]) -> None:
     Raises:
         SystemExit: always; the status is 0 after an orderly stop.
     """
+    if "--version" in arguments:
+        print(f"MiniVault {VERSION}")
+        sys.exit()
     open_standard_streams()
     signal.signal(signal.SIGINT, signal.default_int_handler)  # as uvicorn expects it
     logging.getLogger("uvicorn.error").addFilter(StartFilter(settings))

@@ -27,6 +27,11 @@ METRICS = {
     "minivault_log_write_duration_seconds": "histogram",
     "minivault_log_failures_total": "counter",
     "minivault_log_seconds_since_writable": "gauge",
+    "minivault_log_size_bytes": "gauge",
+    "minivault_log_free_bytes": "gauge",
+    "minivault_log_entries_waiting": "gauge",
+    "minivault_build_info": "gauge",
+    "minivault_refused_requests_total": "counter",
 }
 """Every metric of `/metrics`, and its type."""
 

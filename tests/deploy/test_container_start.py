@@ -1,4 +1,4 @@
-"""The container's start: waits, says for what, can be stopped at once; and what Compose is told.
+"""The container's start, which can be stopped at any moment; and what Compose is told.
 
 None of this needs Docker: the program that the container runs is run here as it is.
 """
@@ -9,12 +9,10 @@ import re
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import httpx
 import pytest
 import yaml
 
@@ -30,13 +28,8 @@ from deploy import start
 start.leave_root = lambda *_: None
 start.start(sys.argv[1:])
 """
-IMPATIENT = """
-from deploy import wait_for_model
-wait_for_model.RETRY_SECONDS = 0.02
-"""
 ARGUMENTS = ["--timeout-graceful-shutdown", "1"]
-STARTED = [sys.executable, "-c", IMPATIENT + START, *ARGUMENTS]
-WAITS = "MiniVault starts when Ollama has the model tinyllama"
+STARTED = [sys.executable, "-c", START, *ARGUMENTS]
 
 needs_root = pytest.mark.skipif(os.getuid() != 0, reason="not root")
 
@@ -49,24 +42,19 @@ def beside(ollama: OllamaStandIn, output: str = "logging.json") -> dict[str, str
     }
 
 
-def test_the_port_opens_when_the_model_is_there(ollama: OllamaStandIn, tmp_path: Path) -> None:
+def test_the_log_can_be_read_before_the_model_is_there(
+    ollama: OllamaStandIn, tmp_path: Path
+) -> None:
     ollama.models = []
-    with starting(STARTED, tmp_path / "logs", **beside(ollama)) as service:
-        eventually(lambda: WAITS in service.output)
-        time.sleep(0.2)  # some tries more, of which nothing is said
-        with pytest.raises(httpx.ConnectError):
-            CLIENT.get(service.url)
+    with process(STARTED, tmp_path / "logs", **beside(ollama)) as service:
+        key = (tmp_path / "logs" / ".key").read_text().strip()
+        log = CLIENT.get(f"{service.url}/log", headers={"Authorization": f"Bearer {key}"})
+        assert log.status_code == 200
+        assert CLIENT.get(service.url, headers={"Accept": "text/html"}).status_code == 200
+        ready = CLIENT.get(f"{service.url}/ready")
+        assert ready.status_code == 503 and "ollama pull tinyllama" in ready.json()["detail"]
         ollama.models = ["tinyllama:latest"]
-        service.wait_until_up()
-        assert service.output.count(WAITS) == 1
-        assert service.stop(signal.SIGTERM) == 0
-
-
-def test_it_is_stopped_at_once_while_it_waits(ollama: OllamaStandIn, tmp_path: Path) -> None:
-    ollama.models = []
-    with starting(STARTED, tmp_path / "logs", **beside(ollama)) as service:
-        eventually(lambda: WAITS in service.output)
-        assert service.stop(signal.SIGTERM) == 0
+        assert CLIENT.get(f"{service.url}/ready").status_code == 200
 
 
 STOPPED_IN_IMPORT = """
@@ -103,12 +91,8 @@ def test_the_output_leaves_out_good_probes_and_queries(
 
 
 def test_the_output_can_be_json_lines(ollama: OllamaStandIn, tmp_path: Path) -> None:
-    ollama.models = []
     environment = beside(ollama, "logging-jsonl.json")
-    with starting(STARTED, tmp_path / "logs", **environment) as service:
-        eventually(lambda: WAITS in service.output)
-        ollama.models = ["tinyllama:latest"]
-        service.wait_until_up()
+    with process(STARTED, tmp_path / "logs", **environment) as service:
         CLIENT.get(f"{service.url}/nothing?q=private")
         assert service.stop(signal.SIGTERM) == 0
         lines = [json.loads(line) for line in service.output.splitlines()]
@@ -197,7 +181,7 @@ def test_compose_passes_every_setting_and_can_be_left_alone() -> None:
     names = {PREFIX + name.upper() for name in Settings.model_fields}
     not_passed = names - services["minivault-api"]["environment"].keys()
     # the mounted folder, and what only the stub has
-    assert not_passed == {"MINIVAULT_LOG_DIR", "MINIVAULT_STUB_DELAY"}
+    assert not_passed == {"MINIVAULT_LOG_DIR", "MINIVAULT_LOG_SOURCE", "MINIVAULT_STUB_DELAY"}
     assert "ports" not in services["ollama"], "whoever speaks to it past MiniVault is not logged"
     for service in services.values():
         assert service["init"] and service["restart"] == "unless-stopped"

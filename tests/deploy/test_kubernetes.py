@@ -18,13 +18,11 @@ import pytest
 import yaml
 
 from settings import PREFIX, Settings
-from web.server import DEFAULTS
 
 ROOT = Path(__file__).parents[2]
 KUBERNETES = ROOT / "deploy" / "kubernetes"
 OVERLAYS = sorted(path.name for path in (KUBERNETES / "overlays").iterdir())
 OLDEST, NEWEST = "1.33", "1.37"
-VECTOR_GRACE_SECONDS = 60  # its --graceful-shutdown-limit-secs
 
 # of Checkov's rules, those that are not followed
 NOT_FOLLOWED = {
@@ -35,6 +33,8 @@ NOT_FOLLOWED = {
 }
 
 Object = dict[str, Any]
+SHIP = (KUBERNETES / "components" / "log-shipper" / "ship.sh").read_text()
+SHIP_FOLDER = "/etc/shipper"
 
 
 def kubectl_program() -> str | None:
@@ -79,6 +79,8 @@ def pods(objects: list[Object]) -> Iterator[Object]:
     for found in objects:
         if found["kind"] in ("Deployment", "StatefulSet"):
             yield found["spec"]["template"]["spec"]
+        elif found["kind"] == "CronJob":
+            yield found["spec"]["jobTemplate"]["spec"]["template"]["spec"]
 
 
 def minivault_pod(objects: list[Object]) -> Object:
@@ -209,18 +211,31 @@ def test_every_setting_is_one_and_the_keys_come_from_the_secret(name: str) -> No
 @every_build
 def test_the_service_s_names_are_hosts_that_it_answers_to(name: str) -> None:
     objects = build(name)
-    service = one(objects, "Service", "minivault")["metadata"]["name"]
     variables = environment(minivault_pod(objects)["containers"][0])
     order = list(variables)
     # Kubernetes expands $(…) only to what stands before it
     assert order.index("NAMESPACE") < order.index("MINIVAULT_ALLOWED_HOSTS")
     hosts = variables["MINIVAULT_ALLOWED_HOSTS"]["value"].replace("$(NAMESPACE)", "prod")
     assert Settings(allowed_hosts=hosts).allowed_hosts == {
-        service,
-        f"{service}.prod",
-        f"{service}.prod.svc",
-        f"{service}.prod.svc.cluster.local",
+        f"{service}{domain}"
+        for service in ("minivault", "minivault-log")
+        for domain in ("", ".prod", ".prod.svc", ".prod.svc.cluster.local")
     }
+
+
+@every_build
+def test_the_log_is_reached_while_no_pod_is_ready(name: str) -> None:
+    objects = build(name)
+    log, answers = (one(objects, "Service", each) for each in ("minivault-log", "minivault"))
+    assert log["spec"]["publishNotReadyAddresses"] is True
+    assert log["spec"]["selector"] == answers["spec"]["selector"]
+    assert log["metadata"]["labels"] != answers["metadata"]["labels"], "it would be scraped twice"
+
+
+def test_an_apply_undoes_no_scaling_and_deletes_nothing() -> None:
+    ollama = one(build("base"), "StatefulSet", "ollama")["spec"]
+    assert "replicas" not in ollama
+    assert ollama["persistentVolumeClaimRetentionPolicy"]["whenScaled"] == "Retain"
 
 
 @every_build
@@ -228,16 +243,16 @@ def test_a_stop_has_the_time_that_its_parts_take(name: str) -> None:
     pod = minivault_pod(build(name))
     service = pod["containers"][0]
     serving = service["lifecycle"]["preStop"]["sleep"]["seconds"]
-    assert serving >= 15, "balancers need some seconds to leave"
-    served = serving + int(str(DEFAULTS["timeout_graceful_shutdown"]))
-    assert pod["terminationGracePeriodSeconds"] >= served + 5
+    assert serving >= 5, "balancers need some seconds to leave"
+    grace = int(service["args"][service["args"].index("--timeout-graceful-shutdown") + 1])
+    assert grace >= 60, "answers that clients wait for have the time to end"
+    served = serving + grace
+    assert pod["terminationGracePeriodSeconds"] >= served + 10
     for sidecar in pod.get("initContainers", []):
         assert (
             sidecar["restartPolicy"] == "Always"
-        ), "it would have to end before the service starts"
-        reading = sidecar["lifecycle"]["preStop"]["sleep"]["seconds"]
-        assert reading >= served + 5, "it would stop reading while the service still writes"
-        assert pod["terminationGracePeriodSeconds"] >= reading + VECTOR_GRACE_SECONDS
+        ), "it would have to end before the service starts, and stop before it ends"
+        assert pod["terminationGracePeriodSeconds"] >= served + 60, "to send what was written last"
 
 
 @every_build
@@ -250,8 +265,6 @@ def test_the_probes_ask_the_right_question(name: str) -> None:
         "readinessProbe": "/ready",
     }
     assert service["readinessProbe"]["timeoutSeconds"] > Settings().connect_timeout
-    startup = service["startupProbe"]
-    assert startup["periodSeconds"] * startup["failureThreshold"] >= 24 * 3600
 
 
 def test_no_two_pods_ever_write_to_one_volume() -> None:
@@ -265,20 +278,53 @@ def test_no_two_pods_ever_write_to_one_volume() -> None:
     assert variables["MINIVAULT_LOG_DIR"]["value"].startswith("/logs/")
 
 
-def test_the_shipper_takes_every_line_that_the_service_can_write() -> None:
-    objects = build("overlays/log-shipper")
-    (config,) = (o["data"] for o in objects if "vector.yaml" in o.get("data", {}))
-    vector = yaml.safe_load(config["vector.yaml"])
+@pytest.mark.parametrize("name", ["overlays/log-shipper", "overlays/cluster"])
+def test_the_shipper_takes_the_log_of_its_pod(name: str) -> None:
+    objects = build(name)
     pod = minivault_pod(objects)
+    (shipper,) = pod["initContainers"]
     folder = environment(pod["containers"][0])["MINIVAULT_LOG_DIR"]["value"]
-    source, sink = vector["sources"]["log"], vector["sinks"]["bucket"]
-    assert source["include"] == [f"{folder}/*.jsonl"]
-    assert source["max_line_bytes"] >= 6 * Settings().max_body_bytes
-    assert sink["acknowledgements"] == {"enabled": True}
-    assert sink["encoding"] == {"codec": "text"}
-    assert sink["batch"]["timeout_secs"] < VECTOR_GRACE_SECONDS
-    (bucket,) = (o["data"] for o in objects if "BUCKET" in o.get("data", {}))
-    assert set(re.findall(r"\$\{(\w+)\}", config["vector.yaml"])) == set(bucket)
+    assert f"log=${{LOG_DIR:-{folder}}}" in SHIP
+    mounted = {mount["mountPath"]: mount for mount in shipper["volumeMounts"]}
+    assert "readOnly" not in mounted["/logs"] and mounted["/logs"]["name"] == "logs"
+    assert shipper["command"] == ["sh", f"{SHIP_FOLDER}/ship.sh"] and SHIP_FOLDER in mounted
+    variables = {variable["name"] for variable in shipper["env"]}
+    assert set(re.findall(r"\$\{?([A-Z_]+)\}?", SHIP)) - variables == {
+        *("LOG_DIR", "OUTGOING_DIR", "SECONDS_BETWEEN")
+    }
+
+
+def test_what_is_shipped_is_what_is_read() -> None:
+    objects = build("overlays/cluster")
+    (bucket,) = (o["data"] for o in objects if "DESTINATION" in o.get("data", {}))
+    shipped = bucket["DESTINATION"].removeprefix("bucket:")
+    assert bucket["MINIVAULT_LOG_SOURCE"] == f"s3://{shipped}"
+    (compact,) = one(objects, "CronJob", "minivault-compact")["spec"]["jobTemplate"]["spec"][
+        "template"
+    ]["spec"]["containers"]
+    assert compact["args"] == ["$(MINIVAULT_LOG_SOURCE)"]
+
+
+def test_the_viewer_reads_the_bucket_and_nothing_else() -> None:
+    objects = build("overlays/cluster")
+    viewer = one(objects, "Deployment", "log-viewer")["spec"]
+    assert viewer["replicas"] == 2
+    (container,) = viewer["template"]["spec"]["containers"]
+    variables = environment(container)
+    settings = {PREFIX + field.upper() for field in Settings.model_fields}
+    assert {variable for variable in variables if variable.startswith(PREFIX)} <= settings
+    assert variables["MINIVAULT_LLM_SERVICE"]["value"] == "none"
+    assert variables["MINIVAULT_LOG_KEY"]["valueFrom"]["secretKeyRef"]["name"] == "minivault"
+    assert {probe["httpGet"]["path"] for key, probe in container.items() if "Probe" in key} == {
+        "/health"
+    }
+    (volume,) = viewer["template"]["spec"]["volumes"]
+    assert "emptyDir" in volume
+    labels = viewer["template"]["metadata"]["labels"]
+    assert one(objects, "Service", "log-viewer")["spec"]["selector"] == labels
+    policy = one(objects, "NetworkPolicy", "log-viewer")["spec"]
+    assert policy["podSelector"]["matchLabels"] == labels
+    assert [port["port"] for rule in policy["egress"] for port in rule["ports"]] == [53, 53, 443]
 
 
 def test_a_gpu_is_asked_for_once() -> None:

@@ -232,6 +232,14 @@ CHANGED: dict[str, tuple[str, list[Body]]] = {
         "/api/chat",
         [{"Role": "user", "Content": QUESTION}, {"ROLE": "assistant", "content": ANSWER}],
     ),
+    "a greeting put before it": (
+        OPENAI,
+        [assistant("How can I help?"), user(QUESTION), assistant(ANSWER)],
+    ),
+    "a system message behind it": (
+        OPENAI,
+        [user(QUESTION), assistant(ANSWER), {"role": "system", "content": "Be brief."}],
+    ),
     "a picture taken out": (
         "/api/chat",
         [{**user(QUESTION), "images": ["AAAA"]}, assistant(ANSWER)],
@@ -267,6 +275,13 @@ CALLED: dict[str, tuple[str, list[Body]]] = {
         OPENAI,
         [
             assistant(None, tool_calls=[{"id": "new", "function": call} for call in AS_TEXT]),
+            TOOL_RESULT,
+        ],
+    ),
+    "a text beside them": (
+        OPENAI,
+        [
+            assistant("Let me see.", tool_calls=[{"id": "new", "function": c} for c in AS_TEXT]),
             TOOL_RESULT,
         ],
     ),
@@ -319,6 +334,22 @@ def test_an_answer_that_was_begun_for_the_model_counts_whole(through: Way) -> No
     first = conversation_of(through, ANTHROPIC, begun)
     whole = [user(QUESTION), assistant(f"Well: {ANSWER}"), user("Shorter.")]
     assert first and conversation_of(through, ANTHROPIC, whole) == first
+
+
+PICTURES = {
+    "a picture": [user([{"type": "image_url", "image_url": {"url": "data:image/png;base64,AA"}}])],
+    "another": [user([{"type": "image_url", "image_url": {"url": "data:image/png;base64,BB"}}])],
+    "instructions": [{"role": "system", "content": "Say hello."}],
+}
+
+
+def test_what_is_asked_without_a_text_is_told_apart(through: Way) -> None:
+    ids = []
+    for said in PICTURES.values():
+        first = conversation_of(through, OPENAI, said)
+        assert first == conversation_of(through, OPENAI, [*said, assistant(ANSWER), user("And?")])
+        ids.append(first)
+    assert None not in ids and len({*ids}) == len(ids)
 
 
 def test_without_an_answer_or_messages_there_is_none(through: Way) -> None:

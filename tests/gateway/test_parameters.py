@@ -77,6 +77,11 @@ PROMPTS: dict[str, tuple[str, list[Body], str | None]] = {
         ],
         "describe this",
     ),
+    "white space beside a reminder": (
+        MESSAGES,
+        [user("hello"), user(parts(REMINDER, "\n"))],
+        "hello",
+    ),
     "a picture beside it": (
         RESPONSES,
         [user([{"type": "input_image", "image_url": "x"}, {"type": "input_text", "text": "a"}])],
@@ -161,6 +166,8 @@ PARAMETERS: dict[str, tuple[str, Body, Any, Any, Any]] = {
         {"temperature": "hot", "n": [1]},
         *[None] * 2,
     ),
+    "Ollama's of an odd type": ("/api/chat", {"options": ["hot"]}, ["hot"], None, None),
+    "Ollama's, empty": ("/api/chat", {"options": {}}, {}, None, None),
     "none": (CHAT, {}, None, None, None),
 }
 
@@ -183,6 +190,7 @@ def test_options_format_and_think_are_those_of_every_protocol(through: Way, name
         ("/api/chat", [{"type": "function", "function": {"name": "a"}}], "a"),
         (MESSAGES, [{"name": "a", "input_schema": {}}, {"type": "w", "name": "b"}], "ab"),
         (RESPONSES, [{"type": "function", "name": "a"}, {"type": "w"}], "aw"),
+        ("/api/chat", [{"Type": "function", "Function": {"Name": "a"}}], "a"),
         (CHAT, [5, {}, {"function": 5}], ""),
         (CHAT, "a", ""),
     ],

@@ -74,6 +74,15 @@ def test_one_day_goes_at_the_second_look(tmp_path: Path, wait: Wait) -> None:
     assert ages(tmp_path) == [*range(31)]
 
 
+def test_what_was_made_of_a_day_goes_with_it(tmp_path: Path, wait: Wait) -> None:
+    write(tmp_path, *range(KEPT_DAYS + 2))
+    for path in list(tmp_path.glob("*.jsonl")):
+        path.with_suffix(".parquet").touch()
+    wait(3 * LOOK_SECONDS)
+    days = {path.stem for path in tmp_path.glob("*.jsonl")}
+    assert len(days) == KEPT_DAYS + 1 and {path.stem for path in tmp_path.glob("*.parquet")} == days
+
+
 def test_more_than_one_day_is_announced_an_hour_before(
     tmp_path: Path, wait: Wait, caplog: pytest.LogCaptureFixture
 ) -> None:

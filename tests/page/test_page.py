@@ -3,6 +3,7 @@ text, and that everybody can use it."""
 
 import base64
 import json
+from concurrent.futures import ThreadPoolExecutor
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -56,6 +57,13 @@ def test_that_ollama_runs_is_said_only_while_it_does(
     off = serve(llm_service="ollama", ollama_base_url=ollama.url, gateway=False).client
     assert off.get("/").text == "Ollama is running"
     assert serve().client.get("/").text == "MiniVault is running with the stub"
+
+
+def test_many_who_ask_at_once_share_one_look(serve: Serve, ollama: OllamaStandIn) -> None:
+    client = serve(llm_service="ollama", ollama_base_url=ollama.url).client
+    with ThreadPoolExecutor(20) as pool:
+        answers = list(pool.map(lambda _: client.get("/").text, range(20)))
+    assert set(answers) == {"Ollama is running"} and ollama.looks == 1
 
 
 def test_a_look_for_ollama_is_remembered(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:

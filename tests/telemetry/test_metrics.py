@@ -1,9 +1,11 @@
 """What `/metrics` says: every request once, for all workers, and of no name that is made up."""
 
 import os
+import re
 import shutil
 import signal
 import subprocess
+import sys
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -15,11 +17,20 @@ import httpx
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from log.speed import SPEED_KEYS, tokens_per_second
+from log.speed import ONE_PIECE_MS, SPEED_KEYS, tokens_per_second
+from settings import VERSION
 from telemetry.metrics import MAX_MODELS, OTHER
 from tests.conftest import DEADLINE, eventually, read_log
-from tests.ollama_stand_in import Conversation, OllamaStandIn, hang, like_ollama, refuse, then
-from tests.processes import CLIENT, SERVE, Process, free_port, process, workers
+from tests.ollama_stand_in import (
+    Conversation,
+    OllamaStandIn,
+    hang,
+    like_ollama,
+    refuse,
+    then,
+    tokens,
+)
+from tests.processes import CLIENT, ROOT, SERVE, Process, free_port, process, workers
 from tests.deploy.test_alerts import METRICS, needs_promtool
 
 Series = dict[tuple[str, ...], float]
@@ -75,11 +86,12 @@ def one_under_way(url: str) -> Iterator[None]:
         yield
 
 
-def test_an_answer_is_counted_as_its_entry_says(live: Process) -> None:
-    assert ask(live.url, "/api/chat", stream=True) == 200
+def test_an_answer_is_counted_as_its_entry_says(live: Process, ollama: OllamaStandIn) -> None:
+    ollama.answer = tokens("Blue", " light", delay=ONE_PIECE_MS / 1000)
+    assert ask(live.url, "/stream") == 200
     (entry,) = read_log(live.log_dir)
     series = scraped(live.url)
-    labels = ("/api/chat", "tinyllama:latest")
+    labels = ("/stream", "tinyllama:latest")
     seconds = {"duration": entry["duration_ms"] / 1000, "first": entry["ttft_ms"] / 1000}
     rate = tokens_per_second(*map(entry.get, SPEED_KEYS))
     assert rate
@@ -172,6 +184,63 @@ def test_no_client_makes_as_many_labels_as_it_likes(live: Process, ollama: Ollam
     named = {model for name, *labels in series if name == key[0] for model in labels[1:2]}
     assert named == {OTHER, *(f"model-{number}:latest" for number in range(MAX_MODELS))}
     assert series["minivault_requests_total", "/generate", OTHER, "ok"] == 6
+
+
+def test_workers_share_the_bound_of_labels(ollama: OllamaStandIn, tmp_path: Path) -> None:
+    async def answer_anybody(talk: Conversation) -> None:
+        await talk.start()
+        await talk.done(response="Yes.")
+
+    ollama.answer = answer_anybody
+    folder = {"PROMETHEUS_MULTIPROC_DIR": str(tmp_path / "metrics")}
+    with before_ollama(ollama, tmp_path / "logs", "--workers", "3", **folder) as service:
+        with ThreadPoolExecutor(8) as pool:
+            list(pool.map(lambda n: ask(service.url, model=f"m-{n}"), range(3 * MAX_MODELS)))
+        names = {labels[1] for name, *labels in scraped(service.url) if "requests_total" in name
+                 and len(labels) == 3}  # fmt: skip
+    assert len(names - {OTHER}) == MAX_MODELS
+
+
+def test_a_killed_process_leaves_nothing_in_flight_to_one_of_its_number(tmp_path: Path) -> None:
+    """As after the restart of a container, in which processes have the same numbers each time."""
+    folder = str(tmp_path)
+    begin = "from telemetry import metrics; metrics.IN_FLIGHT.inc(8); import os; "
+    die = subprocess.run(
+        [sys.executable, "-c", f"{begin}print(os.getpid(), flush=True); os.kill(os.getpid(), 9)"],
+        **IN_ROOT, env={**os.environ, "PROMETHEUS_MULTIPROC_DIR": folder},
+    )  # fmt: skip
+    pid = int(die.stdout)
+    (gauge,) = [path for path in tmp_path.glob("gauge_livesum*") if str(pid) in path.name]
+    # the next one with this number
+    again = (
+        f"import os; os.getpid = lambda: {pid}; os.kill = lambda *_: None; "
+        "from telemetry import metrics; print(metrics.exposition('')[0].decode())"
+    )
+    said = subprocess.run(
+        [sys.executable, "-c", again],
+        **IN_ROOT, env={**os.environ, "PROMETHEUS_MULTIPROC_DIR": folder},
+    )  # fmt: skip
+    assert "minivault_requests_in_flight 8" not in said.stdout and said.returncode == 0
+
+
+IN_ROOT: dict[str, Any] = {"cwd": ROOT, "capture_output": True, "text": True}
+
+
+def test_what_is_refused_is_counted_and_the_version_is_told(live: Process) -> None:
+    assert CLIENT.post(f"{live.url}/generate", json={"prompt": ""}).status_code == 422
+    assert CLIENT.get(f"{live.url}/log").status_code == 401
+    series = scraped(live.url)
+    assert series["minivault_refused_requests_total", "422"] == 1
+    assert series["minivault_refused_requests_total", "401"] == 1
+    assert series["minivault_build_info", VERSION] == 1
+    assert series["minivault_log_free_bytes",] > 0
+    assert (
+        series["minivault_log_size_bytes",] == 0 and series["minivault_log_entries_waiting",] == 0
+    )
+    newest, *_ = re.findall(r"^## (.+)$", (ROOT / "CHANGELOG.md").read_text(), re.MULTILINE)
+    assert newest == VERSION == CLIENT.get(f"{live.url}/openapi.json").json()["info"]["version"]
+    said = subprocess.run([*SERVE, "--version"], **IN_ROOT)
+    assert said.stdout == f"MiniVault {VERSION}\n"
 
 
 def test_ollama_out_of_reach_is_counted_by_requests_and_probes(tmp_path: Path) -> None:

@@ -65,6 +65,7 @@ def test_key_is_in_no_log_no_error_and_no_repr(
 
 ALLOWED = ["localhost", "LOCALHOST:8000", "127.0.0.1", "127.0.0.1:1", "10.1.2.3", "[::1]:8000"]
 ALLOWED += ["[2001:DB8::1]", "vault.lan", "Vault.LAN:443", "vault.lan.", "localhost.:8000"]
+ALLOWED += ["[fe80::1%25eth0]:8000"]
 ALLOWED += [socket.gethostname(), "a.b.localhost", "pi.local:8000", "host.docker.internal:8000"]
 REFUSED = ["evil.example", "localhost.evil.example", "evil.example:8000", "", "[::1", "[evil]"]
 REFUSED += ["local", "internal", ".", "evil.internal.example", "evil.localhost..", "mylocalhost"]
@@ -84,6 +85,12 @@ def test_other_hosts_are_refused_with_the_setting(serve: Serve, host: str) -> No
     assert response.status_code == 400
     assert "MINIVAULT_ALLOWED_HOSTS" in response.json()["detail"]
     assert service.entries == []
+
+
+def test_http_1_0_needs_no_host(serve: Serve) -> None:
+    service = serve()
+    assert send(service.url, b"GET /health HTTP/1.0\r\n\r\n").status == 200
+    assert send(service.url, b"GET /health HTTP/1.0\r\nHost: evil.example\r\n\r\n").status == 400
 
 
 def test_a_star_allows_every_host(serve: Serve) -> None:

@@ -170,10 +170,29 @@ def test_a_bad_parameter_is_named(service: Service, path: str, name: str) -> Non
     assert [problem["loc"] for problem in answer.json()["detail"]] == [["query", name]]
 
 
-@pytest.mark.parametrize("text", ["\0", "\n", "😀", "(", "\\", '"', "a" * 1000, "ß" * 1000])
+@pytest.mark.parametrize("text", ["\0", "q\nz", "😀", "(", "\\", '"', "a" * 1000, "ß" * 1000])
 def test_any_text_can_be_looked_for(service: Service, text: str) -> None:
     write(service.log_dir, entry("a", prompt=f"x{text}y"), entry("b"))
     assert ids(service.client.get("/log", params={"q": text})) == ["a"]
+
+
+@pytest.mark.parametrize("text", ["", " ", " \n ", "\u3000"])
+def test_a_search_for_nothing_finds_all(service: Service, text: str) -> None:
+    write(service.log_dir, entry("a", prompt="x"), entry("b"))
+    assert ids(service.client.get("/log", params={"q": text})) == ["b", "a"]
+
+
+@pytest.mark.parametrize("text", ['"big sky".', "“big sky”", 'blue "big sky",'])
+def test_words_in_quotes_stay_together(service: Service, text: str) -> None:
+    write(service.log_dir, entry("a", prompt="the big sky is blue"))
+    write(service.log_dir, entry("b", prompt="the blue sky is big"))
+    assert ids(service.client.get("/log", params={"q": text})) == ["a"]
+
+
+@pytest.mark.parametrize("part", ["registry.ollama.ai", "library", "ai/library"])
+def test_the_registry_is_a_part_of_a_name_too(service: Service, part: str) -> None:
+    write(service.log_dir, entry("a", model="registry.ollama.ai/library/llama3.2"), entry("b"))
+    assert ids(service.client.get("/log", params={"model": part})) == ["a"]
 
 
 def test_an_id_that_is_not_there(service: Service) -> None:
@@ -397,7 +416,7 @@ MATCHES: dict[str, tuple[str, dict[str, Any], tuple[str, str, str, str]]] = {
         {"response": "ü" * 4090 + "two words here"},
         ("response", "ü" * 60, "two words", " here"),
     ),
-    "the second word": ("nowhere? why", {"system": "nowhere?"}, ("prompt", "", "Why", "?")),
+    "the longer word": ("why nowhere?", {"system": "nowhere?"}, ("system", "", "nowhere?", "")),
 }
 
 
@@ -459,6 +478,10 @@ CALL = {"id": "c", "name": "f", "arguments": {"x": 1}}
 CALLED = {"id": "c", "type": "function", "function": {"name": "f", "arguments": '{"x": 1}'}}
 ASKED = {"role": "user", "content": "Why?"}
 ANSWERED = {"role": "assistant", "content": "Because."}
+CALLED_G = {"id": "c", "type": "function", "function": {"name": "g", "arguments": "{}"}}
+UNNAMED = [{"function": {"name": "f", "arguments": {"x": 1}}}, {"function": {"name": "g"}}]
+SOURCE = {"type": "base64", "media_type": "image/png", "data": "AAAA"}
+PICTURE = {"type": "image_url", "image_url": {"url": "data:image/png;base64,AAAA"}}
 CHATS: dict[str, tuple[dict[str, Any], list[dict[str, Any]]]] = {
     "a prompt": ({"system": "Be brief."}, [{"role": "system", "content": "Be brief."}, ASKED]),
     "messages": (
@@ -531,6 +554,125 @@ CHATS: dict[str, tuple[dict[str, Any], list[dict[str, Any]]]] = {
             {"role": "tool", "content": "warm", "tool_call_id": "c"},
         ],
     ),
+    "a system message behind the instructions": (
+        {
+            "system": "later",
+            "request": {
+                "instructions": "S",
+                "input": [{"role": "developer", "content": "later"}, ASKED],
+            },
+        },
+        [{"role": "system", "content": "S"}, {"role": "system", "content": "later"}, ASKED],
+    ),
+    "a result alone": (
+        {
+            "request": {
+                "messages": [
+                    ASKED,
+                    {
+                        "role": "assistant",
+                        "content": [
+                            {"type": "tool_use", "id": "c", "name": "f", "input": {"x": 1}}
+                        ],
+                    },
+                    {
+                        "role": "user",
+                        "content": [
+                            {
+                                "type": "tool_result",
+                                "tool_use_id": "c",
+                                "content": [
+                                    {"type": "text", "text": "seen"},
+                                    {"type": "image", "source": SOURCE},
+                                ],
+                            }
+                        ],
+                    },
+                ]
+            }
+        },
+        [
+            ASKED,
+            {"role": "assistant", "content": None, "tool_calls": [CALLED]},
+            {
+                "role": "tool",
+                "content": [{"type": "text", "text": "seen"}, PICTURE],
+                "tool_call_id": "c",
+            },
+        ],
+    ),
+    "calls without ids": (
+        {
+            "request": {
+                "messages": [
+                    ASKED,
+                    {"role": "assistant", "content": "", "tool_calls": UNNAMED},
+                    {"role": "tool", "tool_name": "g", "content": "two"},
+                    {"role": "tool", "content": "one"},
+                ]
+            }
+        },
+        [
+            ASKED,
+            {
+                "role": "assistant",
+                "content": None,
+                "tool_calls": [{**CALLED, "id": "call_1"}, {**CALLED_G, "id": "call_2"}],
+            },
+            {"role": "tool", "content": "two", "tool_call_id": "call_2"},
+            {"role": "tool", "content": "one", "tool_call_id": "call_1"},
+        ],
+    ),
+    "a custom tool": (
+        {
+            "request": {
+                "input": [
+                    ASKED,
+                    {"type": "custom_tool_call", "call_id": "c", "name": "f", "input": "ls -l"},
+                    {"type": "custom_tool_call_output", "call_id": "c", "output": "warm"},
+                ]
+            }
+        },
+        [
+            ASKED,
+            {
+                "role": "assistant",
+                "content": None,
+                "tool_calls": [
+                    {**CALLED, "function": {"name": "f", "arguments": '{"input": "ls -l"}'}}
+                ],
+            },
+            {"role": "tool", "content": "warm", "tool_call_id": "c"},
+        ],
+    ),
+    "pictures by their address": (
+        {
+            "request": {
+                "messages": [
+                    {
+                        "role": "user",
+                        "content": [
+                            {
+                                "type": "image",
+                                "source": {"type": "url", "url": "data:image/png;base64,AAAA"},
+                            },
+                            {"type": "input_image", "image_url": "data:image/png;base64,AAAA"},
+                            {"type": "document", "source": {"type": "text", "data": "plain"}},
+                        ],
+                    }
+                ]
+            }
+        },
+        [{"role": "user", "content": [{"type": "text", "text": "plain"}, PICTURE, PICTURE]}],
+    ),
+    "a prompt with a picture": (
+        {"request": {"prompt": "Why?", "images": ["AAAA"]}},
+        [{"role": "user", "content": [{"type": "text", "text": "Why?"}, PICTURE]}],
+    ),
+    "a body that is no plain JSON": (
+        {"request": json.dumps({"messages": [{"role": "system", "content": "S"}, ASKED]})},
+        [{"role": "system", "content": "S"}, ASKED],
+    ),
     "a picture": (
         {"request": {"messages": [{**ASKED, "images": ["AAAA"]}]}},
         [
@@ -554,6 +696,49 @@ def test_the_entries_as_chat_data(service: Service, name: str) -> None:
     answer = service.client.get("/log", headers=CHAT_DATA)
     assert answer.headers["content-type"] == "application/x-ndjson"
     assert json.loads(answer.text) == {"messages": [*messages, ANSWERED]}
+
+
+NO_CHATS: dict[str, dict[str, Any]] = {
+    "a failure": {"status": "error"},
+    "a load": {"response": "", "finish_reason": "load"},
+    "two answers": {"options": {"n": 2}},
+    "vectors": {"endpoint": "/v1/embeddings"},
+    "a transcription": {"endpoint": "/v1/audio/transcriptions", "prompt": None},
+    "a rendered template": {"request": {"prompt": "Why?", "_debug_render_only": True}},
+    "a body that was not read": {"prompt": None, "request": {"content_encoding": "x"}},
+}
+
+
+@pytest.mark.parametrize("name", NO_CHATS)
+def test_what_is_no_chat_is_left_out(service: Service, name: str) -> None:
+    write(service.log_dir, entry("a", **NO_CHATS[name]))
+    assert service.client.get("/log", headers=CHAT_DATA).text == ""
+
+
+def test_an_answer_that_was_begun_goes_on_without_a_break(service: Service) -> None:
+    pieces = [{"type": "text", "text": "Well"}, {"type": "text", "text": ": "}]
+    request = {"messages": [ASKED, {"role": "assistant", "content": pieces}]}
+    write(service.log_dir, entry("a", request=request))
+    messages = service.client.get("/log", headers=CHAT_DATA).json()["messages"]
+    assert messages[1:] == [{"role": "assistant", "content": "Well: Because."}]
+
+
+def test_what_ollama_searched_itself_has_its_result(service: Service) -> None:
+    write(service.log_dir, entry("a", tool_calls=[CALL | {"result": ["found"]}]))
+    messages = service.client.get("/log", headers=CHAT_DATA).json()["messages"]
+    assert messages[1:] == [
+        {"role": "assistant", "content": None, "tool_calls": [CALLED]},
+        {"role": "tool", "content": '["found"]', "tool_call_id": "c"},
+        ANSWERED,
+    ]
+
+
+def test_a_limit_counts_what_is_sent(service: Service) -> None:
+    write(service.log_dir, *(entry(id) for id in "abc"))
+    write(service.log_dir, *(entry(id, status="error") for id in "def"))
+    answer = service.client.get("/log", params={"limit": 2}, headers=CHAT_DATA)
+    assert len(answer.text.splitlines()) == 2
+    assert service.client.get("/log?fields=id", headers=CHAT_DATA).status_code == 422
 
 
 def test_a_tool_call_is_an_answer_in_chat_data(service: Service) -> None:
