@@ -43,8 +43,7 @@ function below(entries, newest) {
   const match = entries.findLast((it) => it.preview?.match)?.preview.match;
   if (match) {
     const [words, before] = [pattern(list.filter.q), flat(match.before)];
-    const first = words && before.search(words);
-    const start = Math.max(0, (first >= 0 ? first : before.length) - BEFORE);
+    const start = Math.max(0, before.length - BEFORE);
     return [element("span", { class: "where" }, `in ${visible(match.key, 20).replace("_", " ")}: `),
       ...marked((start ? "…" : "") + before.slice(start), words),
       element("mark", {}, flat(match.text)), ...marked(flat(match.after), words)];

@@ -18,8 +18,8 @@ def test_the_match_is_in_sight_on_every_screen(opened: Opened, width: int) -> No
     )
     page = opened.page
     page.set_viewport_size({"width": width, "height": 844})
-    opened.show("#log?q=needle")
-    marks = page.locator("#log mark")
+    opened.show("#log?q=lorem needle")
+    marks = page.locator("#log mark", has_text="NEEDLE")
     expect(marks).to_have_count(2)
     for mark in marks.all():
         assert mark.evaluate("""mark => {
