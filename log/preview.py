@@ -33,19 +33,30 @@ def beginning(text: object) -> str | None:
 
 
 def find_match(entry: Mapping[str, Any], terms: Sequence[str]) -> dict[str, str] | None:
-    """Return where one of the terms is first found: the key, the match, what stands around it."""
+    """Return where the terms are found: the key, the match, what stands around it.
+
+    Of several places it is the one with most terms around it, and of these that of the longest one.
+    """
+    best: dict[str, str] | None = None
+    most = (0, 0)
     for key in SEARCHED_KEYS if any(terms) else ():
         for text in iterate_texts(entry.get(key)):
             for term in terms:
-                if found := locate(text, term):
-                    text, start, end = found
-                    return {
+                if not (found := locate(text, term)):
+                    continue
+                whole, start, end = found
+                first, last = max(start - CONTEXT, 0), end + CONTEXT
+                passage = fold(whole[first:last])
+                score = (sum(each in passage for each in terms), len(term))
+                if score > most:
+                    most = score
+                    best = {
                         "key": key,
-                        "before": text[max(start - CONTEXT, 0) : start],
-                        "text": text[start:end],
-                        "after": text[end : end + CONTEXT],
+                        "before": whole[first:start],
+                        "text": whole[start:end],
+                        "after": whole[end:last],
                     }
-    return None
+    return best
 
 
 def locate(text: str, term: str) -> tuple[str, int, int] | None:

@@ -5,18 +5,18 @@ import { conversation } from "./chat.js";
 import { answer as answered, thread, toolCall } from "./conversation.js";
 import { $, copy, element, fail, visible } from "./element.js";
 import { count, duration, rate, short } from "./measure.js";
-import { passage } from "./passage.js";
-import { curl, objects, request } from "./service.js";
+import { growing, showPlain } from "./passage.js";
+import { answering, BROKEN, curl, objects, request } from "./service.js";
 
 const JSONS = ["options", "format", "think"];
+const EMBEDS = /embed|minilm|\bbge\b/i; // by its name: such a model answers nothing
 const view = $("main#ask");
-const form = $("form", view);
-const answer = $("#answer");
+const [form, answer, follow] = ["form", "#answer", "[name=follow]"].map((each) => $(each, view));
 const fields = form.elements;
-const follow = $("[name=follow]", view);
-let models = null; // Ollama's; null with the stub
+let models; // Ollama's; null where each question is asked by itself; undefined until that is known
 let said = []; // what was asked and answered before, as `api/chat` takes it
 let latest = null; // the answer, as one of these
+let shown = null; // the answer that is on the screen, as far as it has come
 let more = {}; // what of an entry is asked again that has no field: tools and pictures
 let before = null; // the entry whose answer the new one is to stand beside
 let running = null; // aborts the answer that is under way
@@ -26,32 +26,37 @@ const offer = (name) => {
   if (name && !known) fields.model.append(element("option", { value: name }, visible(name, 100)));
 };
 
-// Offer Ollama's models; the stub has none.
+// Find out how to ask, and offer Ollama's models. Without the gateway, or with another service than
+// Ollama, each question stands by itself; as long as Ollama is away nobody can know.
 async function findModels(quiet) {
-  const response = await request("api/tags", { kind: "api", quiet })
-    .catch((error) => ({ status: error.status }));
-  if (response.ok) {
-    models = (await response.json()).models.map(({ name }) => name);
-    models.forEach(offer);
-    fields.model.parentNode.hidden = false;
-  }
-  return response.status;
+  const response = await request("api/tags", { kind: "api", quiet }).catch(async (error) => {
+    if (error.status !== 404 && (error.status !== 503 || /^Ollama/.test(await answering()))) throw error;
+  });
+  models = response ? (await response.json()).models.map(({ name }) => name) : null;
+  if (!models) return;
+  models.forEach(offer);
+  fields.model.parentNode.hidden = !models.length;
+  $(".none", form).hidden = models.length;
+  const usual = [sessionStorage.getItem("model"), ...models.filter((it) => !EMBEDS.test(it)), ...models];
+  if (!before) fields.model.value = usual.find((name) => models.includes(name)) ?? "";
 }
 let looking = null;
+const look = (quiet) => (looking ??= findModels(quiet).catch((error) => {
+  looking = null;
+  return error;
+}));
 export function show() {
   fields.prompt.focus();
-  looking ??= findModels(true);
+  look(true);
 }
 
-// Fill the form with what an entry asked, and keep what was said before its last question.
 export async function again(entry) {
   const { messages, tools, ...parameters } = conversation(entry);
   reset();
   const system = messages[0]?.role === "system" ? messages.shift().content : "";
   const last = messages.at(-1)?.role === "user" ? messages.pop() : null;
   [before, said, more] = [entry, messages, { tools, images: last?.images }];
-  fields.system.value = system;
-  fields.prompt.value = last?.content ?? "";
+  [fields.system.value, fields.prompt.value] = [system, last?.content ?? ""];
   fields.prompt.required = Boolean(last);
   for (const name of JSONS) fields[name].value = JSON.stringify(parameters[name] ?? undefined) ?? "";
   $("details", form).open = Boolean(system) || JSONS.some((name) => parameters[name] != null);
@@ -62,26 +67,24 @@ export async function again(entry) {
   fields.model.value = entry.model ?? "";
   follow.hidden = false;
 }
-
 function showBefore() {
   $("#before", view).hidden = !before;
   if (!before) return;
   $("#before .about", view).textContent = `Before · ${visible(before.model, 100)}`;
   $("#before .response", view).replaceChildren(answered(before));
 }
-
 function reset() {
   running?.abort("reset");
   running = null;
   [fields.send.disabled, fields.stop.hidden] = [false, true];
-  [said, latest, more, before] = [[], null, {}, null];
+  [said, latest, shown, more, before] = [[], null, null, {}, null];
   [answer.hidden, follow.hidden, fields.prompt.required] = [true, true, true];
   $(".said", view).replaceChildren();
   showBefore();
+  showPlain(false);
   fail(view);
 }
 
-// Return the parameters; null where a field holds no JSON, which the browser then says there.
 function parameters() {
   const given = fields.model.value ? { model: fields.model.value } : {};
   for (const name of JSONS) {
@@ -95,11 +98,10 @@ function parameters() {
   return form.reportValidity() ? given : null;
 }
 
-// Return the path and the body that ask, and the question as a message.
 function asked(given) {
   const [prompt, system] = [fields.prompt.value, fields.system.value];
   const question = prompt ? [{ role: "user", content: prompt, images: more.images }] : [];
-  if (!models) {
+  if (models === null || (!models && !said.length)) {
     return { path: "stream", question, body: { ...given, prompt, ...(system && { system }) } };
   }
   const messages = [...said, latest ?? [], question].flat();
@@ -113,14 +115,13 @@ function facts({ state, started, first, pieces, done }) {
   if (!pieces) return `${state} · ${duration(Math.round(all))}`;
   const tokens = done?.response_tokens ?? pieces;
   const about = done?.response_tokens ? "" : "about ";
-  const measured = { response_tokens: tokens, duration_ms: all, ttft_ms: first };
-  const speed = short(rate({ ...measured, response_ms: done?.response_ms }));
+  const measured = { response_tokens: tokens, duration_ms: all, ttft_ms: first, response_ms: done?.response_ms };
+  const speed = short(rate(measured));
   return [state, done ? visible(done.model, 100) : "", `first token ${duration(Math.round(first))}`,
     about + count(tokens, "token"), speed && `${about}${speed} tokens/s`,
     `${duration(Math.round(all))} in total`].filter(Boolean).join(" · ");
 }
 
-// Take a piece of `stream`, or a line of `api/chat`.
 function take(progress, { event, detail, error, done, message, response, thinking, ...counts }) {
   if (event === "error" || error) throw new Error(detail ?? error);
   const piece = message ?? { content: response, thinking };
@@ -133,19 +134,19 @@ function take(progress, { event, detail, error, done, message, response, thinkin
   }
   if (event === "done") progress.done = counts;
   else if (done) {
-    progress.done = { model: counts.model, response_tokens: counts.eval_count,
-      response_ms: counts.eval_duration / 1e6 };
+    const { model, eval_count: tokens, eval_duration: ns } = counts;
+    progress.done = { model, response_tokens: tokens, response_ms: ns / 1e6 };
   }
 }
 
 async function read({ path, body }, progress, signal) {
   const headers = { "Content-Type": "application/json", Accept: "text/event-stream" };
-  const options = { method: "POST", headers, body: JSON.stringify(body), signal };
-  const response = await request(path, { kind: "api", ...options });
+  const options = { kind: "api", method: "POST", headers, body: JSON.stringify(body), signal };
+  const response = await request(path, options);
   progress.id = response.headers.get("X-Request-ID");
   $(".entry", answer).href = write("log", {}, progress.id, before?.id);
   for await (const piece of objects(response)) take(progress, piece);
-  if (!progress.done) throw new Error("The connection broke before the answer was complete.");
+  if (!progress.done) throw new Error(BROKEN);
   progress.done.duration_ms ??= performance.now() - progress.started;
 }
 
@@ -153,17 +154,18 @@ async function read({ path, body }, progress, signal) {
 function draw(progress) {
   const isAtEnd = view.scrollHeight - view.scrollTop - view.clientHeight < 100;
   $(".facts", answer).textContent = facts(progress);
-  const { text, thinking, calls, drawn } = progress;
-  if (drawn !== (progress.drawn = text.length + thinking.length + calls.length)) {
-    $(".thinking", answer).hidden = !thinking;
-    $(".thinking .text", answer).textContent = visible(thinking);
-    $(".response", answer).replaceChildren(text ? passage(text) : "", ...calls.map(toolCall));
-  }
-  if (isAtEnd && drawn && !before) view.scrollTop = view.scrollHeight;
+  const { text, thinking, calls, body, drawn } = progress;
+  progress.drawn = [text.length, thinking.length, calls.length];
+  if (text.length > drawn[0]) body.grow(text.slice(drawn[0]));
+  if (thinking.length > drawn[1]) $(".thinking .text", answer).append(visible(thinking.slice(drawn[1])));
+  $(".response", answer).append(...calls.slice(drawn[2]).map(toolCall));
+  [$(".thinking", answer).hidden, $("[name=copy]", answer).hidden] = [!thinking, !text];
+  if (isAtEnd && (text || thinking || calls.length) && !before) view.scrollTop = view.scrollHeight;
 }
 
 async function run(it) {
-  const progress = { started: performance.now(), pieces: 0, text: "", thinking: "", calls: [] };
+  const progress = shown = { started: performance.now(), pieces: 0, text: "", thinking: "", calls: [],
+    drawn: [0, 0, 0], body: growing() };
   const announce = (state) => {
     progress.state = $("[role=status]", view).textContent = state;
     [fields.send.disabled, fields.stop.hidden] = [running, !running];
@@ -175,12 +177,12 @@ async function run(it) {
   showBefore();
   $(".said", view).replaceChildren(...thread(said));
   $(".entry", answer).removeAttribute("href");
-  $(".response", answer).replaceChildren();
+  $(".response", answer).replaceChildren(progress.body.node);
+  $(".thinking .text", answer).textContent = "";
   [answer.hidden, $(".thinking", answer).hidden, fields.prompt.value] = [false, true, ""];
   fail(view);
   announce("Answering");
-  follow.hidden = false;
-  $("details", form).open = false;
+  [follow.hidden, $("details", form).open] = [false, false];
   if (before) $(".answers", view).scrollIntoView();
   else view.scrollTop = view.scrollHeight;
   const ticking = setInterval(draw, 100, progress);
@@ -209,9 +211,12 @@ form.addEventListener("submit", async (event) => {
   const given = !running && parameters();
   if (!given) return;
   fields.send.disabled = true;
-  const status = await (looking ??= findModels(true));
-  if (status === 401) await (looking = findModels(false)); // which asks for the key
-  if (models && !given.model) given.model = fields.model.value;
+  const refused = await look(true);
+  const failed = refused?.status === 401 ? await look(false) : refused; // which asks for the key
+  if (models && !given.model && fields.model.value) given.model = fields.model.value;
+  fields.send.disabled = Boolean(running);
+  if (failed) return fail(view, failed);
+  if (given.model) sessionStorage.setItem("model", given.model);
   if (!running) run(asked(given));
 });
 form.addEventListener("input", ({ target }) => target.setCustomValidity(""));
@@ -225,7 +230,7 @@ fields.curl.addEventListener("click", (event) => {
   const { path, body } = asked(parameters() ?? {});
   copy(curl(`/${path}`, body), event);
 });
-$("[name=copy]", answer).addEventListener("click", (event) => copy(latest?.content ?? "", event));
+$("[name=copy]", answer).addEventListener("click", (event) => copy(shown.text, event));
 follow.addEventListener("click", () => {
   reset();
   fields.prompt.focus();

@@ -14,7 +14,6 @@ const bars = (series, x, y) => {
   }));
 };
 
-// A line for each series, broken where there is no value; a value alone is a dot.
 const lines = (series, x, y) => series.map(({ values }, n) => {
   const points = values.map((value, i) => (value == null ? ""
     : `${values[i - 1] == null ? "M" : "L"}${x(i + 0.5)},${y(value)}h.01`));
@@ -30,11 +29,9 @@ const PERIODS = [Number, ...[1, 5, 15, 30].map((n) => (at) => Math.floor(at / (n
 const LABELS = [{ hour: "2-digit", minute: "2-digit" }, { day: "numeric", month: "short" },
   { month: "short", year: "numeric" }].map((it) => new Intl.DateTimeFormat("en-GB", it));
 
-// Choose where the axis has ticks: where the shortest period begins that leaves room for labels.
 function ticksAt(starts, room) {
-  const begins = (period) => starts.map((at, i) => i)
-    .filter((i) => i && period(starts[i]) !== period(starts[i - 1]));
-  const places = PERIODS.map(begins);
+  const places = PERIODS.map((period) => starts.map((_, i) => i)
+    .filter((i) => i && period(starts[i]) !== period(starts[i - 1])));
   const fits = places.findIndex((all) => all.every((i, n) => !n || i - all[n - 1] >= room));
   const chosen = places[fits]?.length ? places[fits] : [0];
   const label = (at) => LABELS[fits > 10 ? 2 : Number(fits > 8 || !(at.getHours() || at.getMinutes()))];

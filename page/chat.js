@@ -2,10 +2,8 @@
 import { messages } from "./conversation.js";
 import { written } from "./element.js";
 
-const OPTIONS = { // by their names in other protocols
-  max_tokens: "num_predict", max_completion_tokens: "num_predict", max_output_tokens: "num_predict",
-  stop_sequences: "stop",
-};
+const OPTIONS = { max_tokens: "num_predict", max_completion_tokens: "num_predict", // in other protocols
+  max_output_tokens: "num_predict", stop_sequences: "stop" };
 const SAME = /^(temperature|top_p|top_k|seed|stop|presence_penalty|frequency_penalty)$/;
 const asMap = (pairs) => (pairs.length ? Object.fromEntries(pairs) : null);
 
@@ -26,7 +24,6 @@ function picture({ image_url: url, source }) {
   return source?.data ?? /^data:[^,]*;base64,(.*)$/s.exec(url?.url ?? url ?? "")?.[1];
 }
 
-// Return a message, and before it the results of tools that it carried.
 function message(it) {
   if (typeof it !== "object" || !it) return [{ role: "user", content: written(it) }];
   const { type, role = "user", content, output, tool_name: tool, tool_call_id: of } = it;
@@ -51,19 +48,12 @@ function tool(it) {
   const { name, description, parameters, input_schema: schema } = it ?? {};
   return { type: "function", function: { name, description, parameters: parameters ?? schema } };
 }
-
 function format(it) {
-  if (it?.type === "json_object") return "json";
-  if (it?.type === "text") return null;
+  if (/^(json_object|text)$/.test(it?.type)) return it.type === "text" ? null : "json";
   return it?.json_schema?.schema ?? (it?.type === "json_schema" ? it.schema : it);
 }
+const think = (it) => (it?.type ? it.type === "enabled" : it?.effort ?? it);
 
-function think(it) {
-  if (it?.type) return it.type === "enabled";
-  return it?.effort ?? it;
-}
-
-// Return what an entry asked: messages, parameters and the tools that it offered.
 export function conversation(entry) {
   const { endpoint, options, request } = entry;
   const isOwn = endpoint?.startsWith("/api/") || !request;
@@ -72,6 +62,6 @@ export function conversation(entry) {
     messages: endpoint === "/api/chat" ? messages(entry) : messages(entry).flatMap(message),
     options: isOwn ? options : asMap(pairs.map(([name, value]) => [OPTIONS[name] ?? name, value])),
     format: format(entry.format), think: think(entry.think),
-    tools: request?.tools?.map(tool).filter((it) => it.function.name),
+    tools: Array.isArray(request?.tools) ? request.tools.map(tool).filter((it) => it.function.name) : undefined,
   };
 }

@@ -9,8 +9,6 @@ const TYPES = { iVBOR: "png", "/9j/": "jpeg", R0lG: "gif", UklG: "webp" };
 const REMINDER = /^\s*<system-reminder>/; // which a coding agent sends as the user's
 const UNFOLDED = 3; // earlier messages that are shown without being asked for
 const SHORT = 1500; // characters of what a tool said, and of few earlier messages
-
-// What a picture's first bytes say that it is.
 function source(base64) {
   const [, type] = Object.entries(TYPES).find(([begin]) => String(base64).startsWith(begin)) ?? [];
   return `data:image/${type};base64,${base64}`;
@@ -18,11 +16,9 @@ function source(base64) {
 
 // A picture; one that is elsewhere is named, not fetched.
 function picture(src, alt = "A picture in the request") {
-  if (!PICTURE.test(src)) return passage(src, "code");
-  return element("img", { src, alt, loading: "lazy" });
+  return PICTURE.test(src) ? element("img", { src, alt, loading: "lazy" }) : passage(src, "code");
 }
 
-// What opens on demand; its content is made then.
 function folded(label, make) {
   const details = element("details", { class: "folded" }, element("summary", {}, label));
   details.addEventListener("toggle", () => details.append(...make()), { once: true });
@@ -31,20 +27,17 @@ function folded(label, make) {
 
 export function toolCall(call) {
   const { name, arguments: given, input } = call?.function ?? call ?? {};
-  return element("div", { class: "call" },
-    element("h4", {}, "Tool call ", element("bdi", {}, visible(name, 100))),
-    passage(given ?? input ?? call, "code"));
+  const title = element("h4", {}, "Tool call ", element("bdi", {}, visible(name, 100)));
+  return element("div", { class: "call" }, title, passage(given ?? input ?? call, "code"));
 }
-const thinking = (text) => element("details", { class: "thinking" },
-  element("summary", {}, "Thinking"), passage(text));
+const thinking = (text) =>
+  element("details", { class: "thinking" }, element("summary", {}, "Thinking"), passage(text));
 
 function toolResult(output) {
-  const length = written(output).length;
-  if (length <= SHORT) return part(output, "code");
-  return [folded(`Show ${size(length)}`, () => part(output, "code"))];
+  const { length } = written(output);
+  return length <= SHORT ? part(output, "code") : [folded(`Show ${size(length)}`, () => part(output, "code"))];
 }
 
-// A part of a message: a text, a list of parts, or an object of some protocol.
 function part(content, kind = "") {
   if (content == null || content === "") return [];
   if (REMINDER.test(content)) return [folded("Reminder", () => [passage(content)])];
@@ -102,14 +95,12 @@ export const lengthOnly = (entry) => entry.prompt == null && entry.prompt_chars 
 const left = (length) => `(${count(length, "character")}; the text was not kept)`;
 export const prompted = (entry) => (lengthOnly(entry) ? left(entry.prompt_chars) : entry.prompt);
 
-// The messages of an entry: the whole conversation where its request carries one.
 export function messages({ system, request, ...entry }) {
   const { messages: all, input, images } = request ?? {};
   const asked = [all ?? input ?? { role: "user", content: prompted(entry), images }].flat();
   const known = asked.some((each) => /^(system|developer)$/.test(each?.role));
   return known || !system ? asked : [{ role: "system", content: system }, ...asked];
 }
-
 const generated = (data) => (typeof data === "string" ? picture(source(data), "A generated picture")
   : passage(`(a picture of ${count(data, "character")}, which was not kept)`));
 

@@ -38,7 +38,6 @@ function marked(all, shared) {
   return nodes;
 }
 
-// Return both texts as nodes, with what the other one has not in <mark>.
 export function difference(...texts) {
   const [a, b] = texts.map(words);
   let [begin, end] = [0, 0];

@@ -6,10 +6,12 @@ import { answer, lengthOnly, messages, prompted, thread } from "./conversation.j
 import { difference } from "./difference.js";
 import { $, copy, element, fail, time, visible, written } from "./element.js";
 import { facts, list } from "./facts.js";
-import { choose, neighbour } from "./log.js";
+import { beside as find, choose, neighbour } from "./log.js";
 import { duration } from "./measure.js";
 import { passage, showPlain } from "./passage.js";
+import { reveal } from "./rows.js";
 import { curl, request } from "./service.js";
+import { markAll, pattern } from "./terms.js";
 
 const WIDE = 1000; // px from which the facts stand beside the conversation
 const OWN = /(^|_)(id|at)$|^conversation$/; // differs between any two entries
@@ -17,6 +19,7 @@ const dialog = $("#entry");
 const [whole, pair] = [$(".whole", dialog), $(".pair", dialog)];
 const control = (name) => $(`[name=${name}]`, dialog);
 let [opened, beside, entry] = []; // its id, that of the one beside it, and what it holds
+let [words, stepping] = []; // what is marked, and the step that is under way
 
 function showTimes({ ttft_ms: first, duration_ms: all }) {
   const known = typeof first === "number";
@@ -26,7 +29,29 @@ function showTimes({ ttft_ms: first, duration_ms: all }) {
     : `first token after ${duration(first)}, then ${duration(all - first)} of streaming`;
 }
 
+// What was answered or called is in sight when an entry opens, under its question if both fit.
+function scroll() {
+  $(".question", whole).scrollIntoView();
+  const answered = $(".answered", whole);
+  const { top, height } = answered.getBoundingClientRect();
+  if (top + Math.min(height, dialog.clientHeight / 4) > dialog.getBoundingClientRect().bottom) {
+    answered.scrollIntoView({ block: height < dialog.clientHeight / 2 ? "end" : "start" });
+  }
+}
+function showSteps() {
+  if (!opened) return;
+  reveal(opened);
+  for (const [name, by, ...labels] of [["newer", -1, "Newer", "Previous request"],
+    ["older", 1, "Older", "Next request"]]) {
+    const { isThere, isSame } = find(opened, by);
+    if (!isThere && document.activeElement === control(name)) $("form button", dialog).focus();
+    [control(name).disabled, control(name).textContent] = [!isThere, labels[Number(isSame)]];
+  }
+}
+
 function showWhole() {
+  showPlain(control("plain").checked);
+  words = pattern(read().filter.q);
   $("h2", dialog).replaceChildren(time(entry.finished_at), ` · ${visible(entry.model, 60)}`);
   $(".asked", whole).replaceChildren(...thread(messages(entry)));
   $(".answered", whole).replaceChildren(answer(entry));
@@ -35,9 +60,9 @@ function showWhole() {
   $("dl", whole).replaceChildren(...list(entry));
   $("details.about", whole).open = innerWidth > WIDE;
   whole.hidden = $("header .actions", dialog).hidden = false;
-  $(".question", whole).scrollIntoView();
+  showSteps();
+  scroll();
 }
-
 const title = (it) => [visible(it.model, 60), " · ", time(it.finished_at)];
 function showPair(entries) {
   const [one, two] = entries.map((it) => written(prompted(it)));
@@ -54,10 +79,10 @@ function showPair(entries) {
       values.map((value) => element("td", {}, cell(value))));
   };
   $("h2", dialog).textContent = "Two entries";
-  $(".same", pair).replaceChildren(...(one === two ? [element("h3", {}, "Both"), passage(one)] : []));
+  $(".same", pair).replaceChildren(...(one === two ? [element("h3", {}, "Both were asked"), passage(one)] : []));
   $(".columns", pair).replaceChildren(...entries.map((it, n) => element("section", {},
-    element("h3", {}, title(it)), one === two ? "" : passage(prompted(it)),
-    element("div", { class: "text", dir: "auto" }, answers[n]))));
+    element("h3", {}, title(it)), one === two ? [] : [element("h4", {}, "Asked"), passage(prompted(it))],
+    element("h4", {}, "Answered"), element("div", { class: "text", dir: "auto" }, answers[n]))));
   $("thead tr", pair).replaceChildren(element("td"), ...entries.map((it) =>
     element("th", { scope: "col" }, title(it))));
   $("tbody", pair).replaceChildren(...keys.map(row));
@@ -75,7 +100,6 @@ async function load(...ids) {
   else showWhole();
 }
 
-// Show the entry of this id, or two; none closes the dialog.
 export function show(id, other) {
   if (id === opened && other === beside) return;
   [opened, beside] = [id, other];
@@ -88,18 +112,21 @@ export function show(id, other) {
   load(id, other).catch((error) => id === opened && fail(dialog, error));
 }
 
-// Show the next entry of the log, or the one before.
-export async function step(by) {
-  const { view, filter } = read();
-  const found = opened && !beside && await neighbour(opened, by);
-  if (found) location.replace(write(view, filter, found));
+// Show the entry below in the log, or the one above; one step after the other.
+export function step(by) {
+  stepping = Promise.allSettled([stepping]).then(async () => {
+    const { view, filter } = read();
+    const found = view === "log" && opened && !beside && await neighbour(opened, by);
+    if (!found || !opened) return;
+    location.replace(write(view, filter, found));
+    show(found); // a browser says later that the address changed
+  });
 }
 
 function sent({ prompt, model, system, options, format, think, request: body }) {
   const asked = Object.entries({ prompt, model, system, options, format, think });
   return body ?? Object.fromEntries(asked.filter(([, value]) => value != null));
 }
-
 const on = (name, action) => control(name).addEventListener("click", action);
 on("again", () => again(entry));
 on("copy", (event) => copy(written(entry.response), event));
@@ -107,17 +134,18 @@ on("curl", (event) => copy(curl(entry.endpoint, sent(entry)), event));
 on("json", (event) => copy(JSON.stringify(entry), event));
 on("newer", () => step(-1));
 on("older", () => step(1));
-on("plain", ({ target }) => {
-  showPlain(target.checked);
-  showWhole();
-});
+on("plain", showWhole);
 on("compare", () => {
   choose(entry);
   dialog.close();
 });
+addEventListener("rows", showSteps);
+new MutationObserver(() => markAll($(".thread", whole), words))
+  .observe($(".thread", whole), { childList: true, subtree: true });
 dialog.addEventListener("close", () => {
+  showPlain(false);
   const { view, filter, entry: id } = read();
   if (dialog.open || !id || id !== opened) return; // it was not the reader who closed it
   location.hash = write(view, filter);
-  $(`main a[href$="${CSS.escape(encodeURIComponent(id))}"]`)?.focus();
+  ($(`main a[href$="${CSS.escape(encodeURIComponent(id))}"]`) ?? $("#log .scroller")).focus();
 });

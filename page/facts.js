@@ -6,15 +6,10 @@ import { duration, number, rate, short } from "./measure.js";
 const lines = (value) => (typeof value !== "object" || Array.isArray(value) ? written(value)
   : Object.entries(value).map(([name, each]) => `${name}: ${JSON.stringify(each)}`).join("\n"));
 const all = (conversation) =>
-  element("a", { href: write("log", { conversation }) }, "All its requests");
-function tokens({ prompt_tokens: asked, response_tokens: answered }) {
-  const known = [[asked, "in"], [answered, "out"]].filter(([n]) => typeof n === "number");
-  return known.map(([n, way]) => `${number(n)} ${way}`).join(", ");
-}
-function speed(entry) {
-  const known = rate(entry);
-  return known ? `${short(known)} tokens/s` : "";
-}
+  element("a", { href: `./${write("log", { conversation })}` }, "All its requests"); // no skip link
+const tokens = ({ prompt_tokens: asked, response_tokens: answered }) => [[asked, "in"], [answered, "out"]]
+  .filter(([n]) => typeof n === "number").map(([n, way]) => `${number(n)} ${way}`).join(", ");
+const speed = (entry) => (rate(entry) ? `${short(rate(entry))} tokens/s` : "");
 
 const FACTS = [
   ["status", "Status"], ["model", "Model"], ["options", "Parameters", lines],
@@ -30,7 +25,6 @@ const FACTS = [
   ["client_request_id", "Client's request id"], ["trace_id", "Trace id"],
 ];
 
-// Return what is known, as `[key, label, text or element]`.
 export function facts(entry) {
   const shown = FACTS.map(([key, label, show = written]) => {
     const known = entry[key] != null || /^response_(tokens|ms)$/.test(key);

@@ -1,29 +1,27 @@
 // Figures: what the log says about speed and failures, counted by the service, drawn here.
 import { write } from "./address.js";
 import { draw } from "./chart.js";
-import { $, element, fail, time, visible } from "./element.js";
+import { $, element, fail, time, visible, warn } from "./element.js";
 import { query } from "./filter.js";
 import { firstLine } from "./rows.js";
-import { count, duration, number, short } from "./measure.js";
+import { count, duration, number, short, year } from "./measure.js";
 import { objects, request } from "./service.js";
 
 const view = $("main#figures");
-const charts = $(".charts", view);
-const progress = $("progress", view);
-const STATUSES = ["ok", "cancelled", "error"];
-const PERCENTILES = ["p50", "p95", "p99"];
+const [charts, progress] = [".charts", "progress"].map((each) => $(each, view));
+const [STATUSES, PERCENTILES] = [["ok", "cancelled", "error"], ["p50", "p95", "p99"]];
+const TOKENS = ["prompt_tokens", "response_tokens"];
 let work = new AbortController(); // aborted when the figures are no longer wanted
 let [figures, filter] = [null, {}];
-
-const TOKENS = ["prompt_tokens", "response_tokens"];
 const zone = Intl.DateTimeFormat().resolvedOptions().timeZone; // whose days and hours are wanted
 
-// The stretches of time with their labels.
 function stretches({ buckets, bucket_seconds: width }) {
   const clock = width < 86_400 ? { hour: "2-digit", minute: "2-digit" } : {};
-  const format = new Intl.DateTimeFormat("en-GB", { day: "numeric", month: "short", ...clock });
-  return buckets.map(({ start, ...it }) =>
-    ({ ...it, start: new Date(start), label: format.format(new Date(start)) }));
+  return buckets.map(({ start: text, ...it }) => {
+    const start = new Date(text);
+    const format = { day: "numeric", month: "short", ...year(start), ...clock };
+    return { ...it, start, label: start.toLocaleString("en-GB", format) };
+  });
 }
 
 function fill(name, rows) {
@@ -33,8 +31,7 @@ function fill(name, rows) {
 }
 
 const each = (values, unit) => PERCENTILES.map((name) => unit(values?.[name]));
-const slowest = (it) => [
-  element("a", { href: write("figures", filter, it.id) }, time(it.finished_at)),
+const slowest = (it) => [element("a", { href: write("figures", filter, it.id) }, time(it.finished_at)),
   duration(it.duration_ms), visible(it.model, 100), element("bdi", {}, firstLine(it))];
 const taken = (it) => [it.entries, ...TOKENS.map((name) => it[name])].map(number);
 const byModel = (it) => [visible(it.model, 100), ...taken(it), ...each(it.tokens_per_second, short),
@@ -43,8 +40,7 @@ const byDay = (it) => [it.day, visible(it.model, 100), ...taken(it)];
 const byClient = ({ client, ...it }) => [!client ? "(unnamed)" : element("a",
   { href: write("log", { ...filter, user_agent: client }) }, visible(client, 100)), ...taken(it)];
 const numbers = (it) => [it.label, it.ok, it.cancelled, it.error,
-  ...TOKENS.map((name) => number(it[name])),
-  ...each(it.ttft_ms, duration), ...each(it.duration_ms, duration)];
+  ...TOKENS.map((name) => number(it[name])), ...each(it.ttft_ms, duration), ...each(it.duration_ms, duration)];
 
 function showAll() {
   charts.hidden = !figures?.entries;
@@ -52,8 +48,7 @@ function showAll() {
   const all = stretches(figures);
   const chart = (name, names, value, how) => draw($(`.${name} svg`, charts), { ...how,
     labels: all.map(({ label }) => label), starts: all.map(({ start }) => start),
-    series: names.map((each) => ({ name: each.replace("_", " "),
-      values: all.map((it) => value(it, each)) })) });
+    series: names.map((each) => ({ name: each.replace("_", " "), values: all.map((it) => value(it, each)) })) });
   chart("requests", STATUSES, (it, status) => it[status], { stacked: true, unit: short });
   chart("tokens", TOKENS, (it, name) => it[name], { stacked: true, unit: short });
   chart("first", PERCENTILES, (it, name) => it.ttft_ms?.[name], { unit: duration });
@@ -74,6 +69,7 @@ async function load(signal) {
     [progress.value, progress.hidden] = [line.progress ?? 1, line.progress == null];
   }
   showAll();
+  warn(view, figures.warnings);
   return figures.entries ? count(figures.entries, "entry", "entries") : "No entry matches";
 }
 
@@ -82,7 +78,7 @@ export async function show(wanted) {
   hide();
   const { signal } = work = new AbortController();
   filter = wanted;
-  fail(view);
+  [fail, warn].forEach((clear) => clear(view));
   $("[role=status]", view).textContent = "Reading the log";
   const said = await load(signal).catch((error) => signal.aborted || fail(view, error));
   if (signal.aborted) return;

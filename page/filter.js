@@ -4,7 +4,6 @@ import { $, element } from "./element.js";
 import { objects, request } from "./service.js";
 
 const form = $("#filter");
-const QUIETLY = { kind: "log", quiet: true };
 let shown = "log";
 const midnight = (daysAgo, day = new Date()) =>
   new Date(day.getFullYear(), day.getMonth(), day.getDate() - daysAgo);
@@ -12,11 +11,10 @@ const midnight = (daysAgo, day = new Date()) =>
 const date = (daysAgo) => midnight(daysAgo).toLocaleDateString("sv");
 
 function spans() {
-  const weekday = (daysAgo) =>
+  const weekday = (daysAgo) => ["Today", "Yesterday"][daysAgo] ??
     midnight(daysAgo).toLocaleDateString("en-GB", { weekday: "long", day: "numeric" });
-  const days = [1, 2, 3, 4, 5, 6, 7].map((ago) => [weekday(ago), date(ago), date(ago)]);
-  return [["Any day"], ["Today", date(0), date(0)], ...days,
-    ["7 days", date(6), date(0)], ["30 days", date(29), date(0)]];
+  const days = [0, 1, 2, 3, 4, 5, 6, 7].map((ago) => [weekday(ago), date(ago), date(ago)]);
+  return [["Any day"], ...days, ["7 days", date(6), date(0)], ["30 days", date(29), date(0)]];
 }
 
 export function show(view, filter) {
@@ -48,29 +46,29 @@ $("details", form).open = innerWidth > 700;
 // What the service is asked: days are the reader's own, from midnight to midnight.
 export function query({ from, to, ...filter }) {
   const parameters = new URLSearchParams(filter);
-  const start = (day, after) => midnight(-after, new Date(`${day}T00:00`)).toISOString();
-  if (from) parameters.set("since", start(from, 0));
-  if (to) parameters.set("until", start(to, 1));
+  for (const [name, day, after] of [["since", from, 0], ["until", to, 1]].filter((it) => it[1])) {
+    const start = midnight(-after, new Date(`${day}T00:00`));
+    if (Number.isNaN(start.getTime())) throw new Error(`“${day}” is not a day, as in ${date(0)}.`);
+    parameters.set(name, start.toISOString());
+  }
+  if (from > to) throw new Error("“From” is later than “To”: no day is between them.");
   return parameters;
 }
 
-// What a file of these entries is called.
-export function name({ from, to, model, user_agent: program, status, q }) {
-  const days = from || to ? [...new Set([from, to])].filter(Boolean).join("-to-") : date(0);
-  return ["minivault", days, model, program, status, q].filter(Boolean)
-    .map((part) => part.replace(/[^\p{L}\p{N}._]+/gu, "-").slice(0, 60)).join("-");
+export function name({ from, to, model, user_agent: program, client, endpoint, conversation, status, q }) {
+  const ends = from && to ? [...new Set([from, to])] : [from && `from-${from}`, to && `until-${to}`];
+  const parts = [ends.filter(Boolean).join("-to-"), model, program, client, endpoint, conversation, status, q]
+    .filter(Boolean).map((part) => part.replace(/[^\p{L}\p{N}._]+/gu, "-").replace(/^-|-$/g, "").slice(0, 60));
+  return ["minivault", ...parts.length ? parts : ["all"]].join("-");
 }
-
-// Offer what was seen to choose from, in the list of this name.
 export function offer(list, values) {
   const known = new Set([...$(`#${list}`).options].map(({ value }) => value));
   const fresh = [...new Set(values)].filter((value) => value && !known.has(value)).slice(0, 50);
   $(`#${list}`).append(...fresh.map((value) => element("option", { value })));
 }
 
-// Who looks for a model or a client is offered all that are in the log.
 async function offerAll() {
-  for await (const { models, clients } of objects(await request("log/figures", QUIETLY))) {
+  for await (const { models, clients } of objects(await request("log/figures", { kind: "log", quiet: true }))) {
     offer("models", (models ?? []).map(({ model }) => model));
     offer("programs", (clients ?? []).map(({ client }) => client));
   }

@@ -7,17 +7,19 @@ const { key: field, remember, username } = $("form", dialog).elements;
 const asking = {};
 let before = null; // the one dialog's last question
 const name = (kind) => `${kind}-key`;
-export const key = (kind) =>
-  sessionStorage.getItem(name(kind)) ?? localStorage.getItem(name(kind));
+export const key = (kind) => sessionStorage.getItem(name(kind)) ?? localStorage.getItem(name(kind));
 export const keep = (kind, value) => sessionStorage.setItem(name(kind), value);
 
-function forget(kind) {
-  for (const storage of [sessionStorage, localStorage]) storage.removeItem(name(kind));
-}
+const forget = (...kinds) => [sessionStorage, localStorage].forEach((storage) =>
+  kinds.forEach((kind) => storage.removeItem(name(kind))));
 
 function take(kind) {
+  if (dialog.returnValue === "forget") {
+    forget("log", "api");
+    localStorage.setItem("forgotten", Date.now()); // which the other tabs are told
+    return localStorage.removeItem("forgotten");
+  }
   forget(kind);
-  if (dialog.returnValue === "forget") return;
   keep(kind, field.value.trim());
   if (remember.checked) localStorage.setItem(name(kind), field.value.trim());
 }
@@ -31,7 +33,7 @@ export function ask(kind, wrong) {
     username.value = `MiniVault ${kind}`; // a password manager tells the two keys apart by it
     field.value = wrong ? "" : key(kind) ?? "";
     remember.checked = localStorage.getItem(name(kind)) !== null;
-    $("[value=forget]", dialog).hidden = !key(kind);
+    $("[value=forget]", dialog).hidden = !key("log") && !key("api");
     dialog.returnValue = "";
     dialog.onclose = () => {
       if (dialog.returnValue) take(kind);
@@ -42,8 +44,12 @@ export function ask(kind, wrong) {
   return asking[kind];
 }
 
-// Let the reader change the log's key, have it remembered, or forgotten.
+// Let the reader change the log's key, have it remembered, or both keys forgotten.
 export async function change() {
-  const had = key("log");
-  if (await ask("log") || (had && !key("log"))) location.reload();
+  if (await ask("log") || dialog.returnValue === "forget") location.reload();
 }
+addEventListener("storage", (event) => {
+  if (event.key !== "forgotten" || !event.newValue) return;
+  forget("log", "api");
+  location.reload(); // what it showed is not to be seen any more
+});

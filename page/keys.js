@@ -7,6 +7,7 @@ const KEYS = {
   j: () => step(1), ArrowRight: () => step(1), k: () => step(-1), ArrowLeft: () => step(-1),
   "/": () => $("#filter [name=q]").focus(), "?": () => list.showModal(),
 };
+$("[name=shortcuts]").addEventListener("click", KEYS["?"]);
 addEventListener("keydown", (event) => {
   const { key, target, ctrlKey, metaKey, altKey } = event;
   const types = target.closest("input:not([type=checkbox]), textarea, select");

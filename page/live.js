@@ -13,51 +13,48 @@ function begin({ id, model, prompt, started_at: started }) {
     element("bdi", {}, visible(prompt, 200)), element("span"));
   shown.set(id, { item, started: Date.parse(started), tokens: 0 });
   list.append(item);
-  tell();
 }
-
+function end(id) {
+  shown.get(id)?.item.remove();
+  shown.delete(id);
+}
 function tell() {
   list.hidden = !shown.size;
   for (const { item, started, tokens } of shown.values()) {
     const since = duration(Math.max(0, Math.floor((Date.now() - started) / 1000)) * 1000);
-    item.lastChild.textContent = [`for ${since}`, tokens ? count(tokens, "token") : ""]
-      .filter(Boolean).join(" · ");
+    item.lastChild.textContent = `for ${since}${tokens ? ` · ${count(tokens, "token")}` : ""}`;
   }
 }
 
-function end(id) {
-  shown.get(id)?.item.remove();
-  shown.delete(id);
-  tell();
+// Whether the filter lets it through. Its text, its end and its conversation are not known yet.
+function isWanted(it, { q, status, conversation, from, to, ...parts }) {
+  const today = new Date().toLocaleDateString("sv");
+  return !(q || status || conversation || from > today || to < today) && Object.entries(parts).every(
+    ([name, part]) => String(it[name] ?? "").toLowerCase().includes(part.toLowerCase().replace(/:latest$/, "")));
 }
 
-async function follow(signal, ended) {
+async function follow(signal, ended, filter) {
   const response = await request("log/live", { kind: "log", quiet: true, signal });
   for await (const it of objects(response)) {
-    if (it.event === "started") begin(it);
+    if (it.event === "started" && isWanted(it, filter)) begin(it);
     if (it.event === "progress" && shown.has(it.id)) shown.get(it.id).tokens = it.tokens;
-    if (it.event === "ended") {
-      end(it.id);
-      ended();
-    }
+    if (it.event === "ended") end(it.id);
     tell();
+    if (it.event === "ended") ended();
   }
 }
 
-// Show what is in flight until `stop`, and call `ended` when one of them has become an entry.
-export async function start(ended) {
+export async function start(ended, filter) {
   stop();
   const { signal } = work = new AbortController();
   const ticking = setInterval(tell, 1000);
   while (!signal.aborted) {
-    const refused = await follow(signal, ended).then(() => false, (error) => error.status);
+    const refused = await follow(signal, ended, filter).then(() => false, (error) => error.status);
     [...shown.keys()].forEach(end);
+    tell();
     if (refused) break; // it does not have it, or not for this reader
     await new Promise((resolve) => { setTimeout(resolve, RETRY); });
   }
   clearInterval(ticking);
 }
-
-export function stop() {
-  work.abort();
-}
+export const stop = () => work.abort();

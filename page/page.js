@@ -8,8 +8,10 @@ import * as filter from "./filter.js";
 import { change, keep } from "./key.js";
 import "./keys.js";
 import * as log from "./log.js";
+import { answering } from "./service.js";
 
 const views = { ask, log, figures };
+let home = "ask"; // the log where nothing answers
 let shown;
 
 function show() {
@@ -19,7 +21,7 @@ function show() {
     history.replaceState(null, "", "#log"); // it is not to be seen, sent or remembered
   }
   const now = address.read();
-  const view = Object.hasOwn(views, now.view) ? now.view : "ask";
+  const view = Object.hasOwn(views, now.view) && (home === "ask" || now.view !== "ask") ? now.view : home;
   if (shown && shown !== view) views[shown].hide?.();
   for (const name in views) {
     const link = $(`nav a[href^="#${name}"]`);
@@ -29,10 +31,17 @@ function show() {
   }
   $("#filter").hidden = view === "ask";
   if (view !== "ask") filter.show(view, now.filter);
+  entry.show(...(view === "ask" ? [] : [now.entry, now.other])); // first: to close it moves the focus
   if (view !== "ask" || shown !== view) views[view].show(now.filter);
   shown = view;
-  entry.show(...(view === "ask" ? [] : [now.entry, now.other]));
 }
 $("[name=keys]").addEventListener("click", change);
 addEventListener("hashchange", show);
+// a browser that has loaded the page goes to what the fragment names, away from the field
+addEventListener("load", () => setTimeout(() => shown === "ask" && !$("dialog[open]") && ask.show()));
 show();
+if (/ with no LLM service/.test(await answering())) {
+  $("nav a[href^='#ask']").hidden = true;
+  home = "log";
+  show();
+}

@@ -1,6 +1,9 @@
 // The service: requests with the right key, errors in its own words, answers line by line.
 import { ask, key } from "./key.js";
 
+export const BROKEN = "The answer broke off before it was complete: Ollama, MiniVault or the network failed.";
+const UNREACHABLE = "MiniVault cannot be reached. Does it run, and is the network there?";
+
 async function words(response) {
   const text = await response.text();
   try {
@@ -19,12 +22,17 @@ export async function request(path, { kind, quiet, headers, ...options }) {
   const bytes = String.fromCharCode(...new TextEncoder().encode(given ?? "")); // as a header is
   const authorization = given ? { Authorization: `Bearer ${bytes}` } : {};
   const response = await fetch(path, { ...options, headers: { ...headers, ...authorization } })
-    .catch((error) => { throw new Error(`The service cannot be reached: ${error.message}`); });
+    .catch((error) => { throw options.signal?.aborted ? error : new Error(UNREACHABLE); });
   if (response.ok) return response;
   const again = response.status === 401 && !quiet && await ask(kind, given);
-  if (!again) throw Object.assign(new Error(await words(response)), { status: response.status });
+  const refused = response.status === 401 && given ? "The key was not accepted." : await words(response);
+  if (!again) throw Object.assign(new Error(refused), { status: response.status });
   return request(path, { kind, headers, ...options });
 }
+
+// What answers here, in the service's words.
+export const answering = () => request("./", { kind: "api", quiet: true, headers: { Accept: "text/plain" } })
+  .then((response) => response.text(), () => "Ollama is away");
 
 // Yield the objects of JSON lines or of server-sent events as they come, an event's name with it;
 // who leaves the loop cancels the request.
@@ -41,6 +49,8 @@ export async function* objects(response) {
         [rest, event] = [other, name ?? ""];
       }
     }
+  } catch (error) {
+    throw error instanceof TypeError || error instanceof SyntaxError ? new Error(BROKEN) : error;
   } finally {
     reader.cancel().catch(() => {});
   }
@@ -53,6 +63,5 @@ export function curl(path, body) {
     (character) => character.split("").map(escape).join(""));
   const given = key("api") ? ' -H "Authorization: Bearer $MINIVAULT_API_KEY"' : "";
   const url = new URL(".", location).href + encodeURI(path.replace(/^\/+/, ""));
-  const type = "-H 'Content-Type: application/json'";
-  return `curl -N '${url.replaceAll("'", "%27")}' ${type}${given} -d '${json}'`;
+  return `curl -N '${url.replaceAll("'", "%27")}' -H 'Content-Type: application/json'${given} -d '${json}'`;
 }

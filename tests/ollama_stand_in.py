@@ -203,6 +203,8 @@ class OllamaStandIn:
     connections: int = 0
     looks: int = 0
     """How often it was asked for its models."""
+    port: int = 0
+    """Where it listens; 0 finds a free one."""
 
     def __enter__(self) -> Self:
         self._ready = threading.Event()
@@ -233,7 +235,7 @@ class OllamaStandIn:
 
     async def _serve(self) -> None:
         self._loop, self._stop = asyncio.get_running_loop(), asyncio.Event()
-        server = await asyncio.start_server(self._connection, "127.0.0.1", 0)
+        server = await asyncio.start_server(self._connection, "127.0.0.1", self.port)
         self.port = server.sockets[0].getsockname()[1]
         self._ready.set()
         await self._stop.wait()

@@ -10,7 +10,7 @@ from playwright.sync_api import Browser, Page, expect
 
 from tests.browser import innocent_page
 from tests.conftest import DEADLINE, Serve, Way, eventually
-from tests.ollama_stand_in import hang, refuse
+from tests.ollama_stand_in import OllamaStandIn, cut, hang, refuse
 from tests.page.conftest import Opened, chat, entry, needs_browser
 
 pytestmark = needs_browser
@@ -215,7 +215,119 @@ def test_the_stub_answers_each_question_by_itself(serve: Serve, page: Page) -> N
     expect(page.locator("#ask select[name=model]")).to_be_hidden()
 
 
+def test_a_conversation_outlives_an_ollama_that_was_away(serve: Serve, page: Page) -> None:
+    with OllamaStandIn() as gone:
+        pass
+    service = serve(llm_service="ollama", ollama_base_url=gone.url)
+    page.goto(f"{service.url}/#ask")
+    ask(page, "Are you there?")
+    expect(page.get_by_role("alert")).to_contain_text("Ollama is unreachable")
+    expect(page.get_by_label("Prompt")).to_have_value("Are you there?")
+    asked: list[Any] = []
+    page.on("request", lambda it: asked.append(it.post_data_json) if it.post_data else None)
+    with OllamaStandIn(answer=chat("Blue."), port=gone.port):
+        for question in ("My name is Anna.", "What is my name?"):
+            ask(page, question)
+            expect(page.locator(".said .text").last).to_have_text(question)
+            expect(page.locator(".facts")).to_contain_text("Done")
+    assert [each["content"] for each in asked[-1]["messages"]] == [
+        *("My name is Anna.", "Blue.", "What is my name?")
+    ]
+
+
+def test_what_is_drawn_of_a_coming_answer_stays(through: Way, opened: Opened) -> None:
+    """It can be selected, and its code copied."""
+    go_on: list[bool] = []
+    long = "A paragraph of *some* length. " * 40 + "\n\n"
+
+    async def rest(talk: Any) -> None:
+        for _ in range(100):
+            await talk.line(message={"role": "assistant", "content": "more "}, done=False)
+            await asyncio.sleep(0.01)
+        while not go_on:
+            await asyncio.sleep(0.01)
+        await talk.line(
+            message={"role": "assistant", "content": f"\n\n{long * 20}# End"}, done=False
+        )
+        await talk.done()
+
+    through.ollama.answer = chat("First.\r", "\n\n```sh\necho\n```\n\nThen *", "it* ", end=rest)
+    page = opened.page
+    page.goto(through.url)
+    ask(page)
+    answer = page.locator("#answer .response")
+    expect(answer).to_contain_text("more more")
+    first = answer.locator("p, pre")
+    first.evaluate_all("nodes => nodes.forEach((node) => { node.isOld = true; })")
+    getSelection = "getSelection().selectAllChildren(document.querySelector('#answer pre'))"
+    page.evaluate(getSelection)
+    expect(answer.get_by_text("more " * 100)).to_be_visible()
+    go_on.append(True)
+    expect(page.locator(".facts")).to_contain_text("Done")
+    expect(answer.get_by_role("heading")).to_have_text("End")
+    assert answer.locator("p").count() == 23
+    assert first.evaluate_all("nodes => nodes.slice(0, 2).every((node) => node.isOld)")
+    assert page.evaluate("String(getSelection())").strip() == "echo"
+    expect(answer.locator("em").first).to_have_text("it")
+    expect(answer).not_to_contain_text("*")
+
+
+def test_the_last_model_is_chosen_again_and_none_that_only_embeds(
+    through: Way, opened: Opened
+) -> None:
+    through.ollama.models = ["nomic-embed-text:latest", "tinyllama:latest", "qwen3:8b"]
+    page = opened.page
+    page.goto(through.url)
+    model = page.get_by_role("combobox", name="Model")
+    expect(model).to_have_value("tinyllama:latest")
+    model.select_option("qwen3:8b")
+    ask(page)
+    expect(page.locator(".facts")).to_contain_text("Done")
+    page.reload()
+    expect(model).to_have_value("qwen3:8b")
+    through.ollama.models = ["all-minilm:latest"]
+    page.reload()
+    expect(model).to_have_value("all-minilm:latest")
+    through.ollama.models = []
+    page.reload()
+    expect(page.get_by_text("Ollama has no models yet")).to_be_visible()
+    expect(model).to_be_hidden()
+
+
+def test_an_answer_that_broke_off_is_said_in_plain_words_and_nothing_can_be_copied(
+    through: Way, opened: Opened
+) -> None:
+    page = opened.page
+    page.goto(through.url)
+    through.ollama.answer = chat(end=cut)
+    ask(page)
+    expect(page.locator(".facts")).to_contain_text("Failed")
+    expect(page.get_by_role("alert")).to_contain_text("Ollama")
+    expect(page.get_by_role("alert")).not_to_contain_text("network error")
+    expect(page.locator("#answer [name=copy]")).to_be_hidden()
+    page.route("**/api/chat", lambda route: route.abort())
+    ask(page)
+    expect(page.get_by_role("alert")).to_contain_text("MiniVault cannot be reached")
+    expect(page.get_by_role("alert")).not_to_contain_text("Failed to fetch")
+
+
+def test_who_comes_to_ask_can_type_at_once(opened: Opened) -> None:
+    opened.page.goto(f"{opened.service.url}/#ask")
+    opened.page.wait_for_load_state("networkidle")
+    opened.page.keyboard.type("why?")
+    expect(opened.page.get_by_label("Prompt")).to_have_value("why?")
+    expect(opened.page.get_by_role("dialog")).to_have_count(0)
+
+
 # Asking again
+
+
+def test_a_request_of_odd_tools_is_asked_again(through: Way, opened: Opened) -> None:
+    asked = {"messages": [{"role": "user", "content": "Why?"}], "tools": {"a": 1}}
+    opened.write(entry(1, endpoint="/api/chat", request=asked, prompt="Why?"))
+    opened.show(f"#log?entry={entry(1)['id']}")
+    opened.page.get_by_role("button", name="Ask again").click()
+    expect(opened.page.get_by_label("Prompt")).to_have_value("Why?")
 
 
 PICTURE = "R0lGODlhAQABAIAAAAAAAP///yH5BAEAAAAALAAAAAABAAEAAAIBRAA7"

@@ -37,6 +37,20 @@ def test_the_slowest_answer_of_a_day_is_found_in_three_clicks(opened: Opened) ->
     expect(opened.entry).to_contain_text("It took so long.")
 
 
+def test_an_entry_of_the_figures_is_compared_with_one_of_the_log(opened: Opened) -> None:
+    page = opened.page
+    opened.write(entry(1, response="One"), entry(2, response="Two", duration_ms=9000.0))
+    opened.show("#figures")
+    page.get_by_role("region", name="The slowest").get_by_role("link").first.click()
+    expect(opened.entry.locator(".answered")).to_contain_text("Two")
+    for name in ("Newer", "Older"):
+        expect(opened.entry.get_by_role("button", name=name)).to_be_disabled()
+    opened.entry.get_by_role("button", name="Compare").click()
+    expect(page.get_by_text("Choose the entry to put beside")).to_be_visible()
+    opened.rows.filter(has_text="One").get_by_role("link").click()
+    expect(opened.entry.locator(".columns mark")).to_have_text(["Two", "One"])
+
+
 def test_figures_are_drawn_and_said_as_numbers(opened: Opened) -> None:
     opened.write(
         entry(1, finished_at=ago(hours=5), status="error", ttft_ms=None),

@@ -86,9 +86,38 @@ def test_the_key_can_be_remembered_in_the_browser_and_forgotten(opened: Opened) 
     another.close()
     page.get_by_role("button", name="Key").click()
     expect(remember).to_be_checked()
-    dialog.get_by_role("button", name="Forget the key").click()
+    dialog.get_by_role("button", name="Forget the keys").click()
     expect(page.get_by_role("dialog")).to_contain_text("The log's key")
     assert opened.key not in json.dumps(page.context.storage_state())
+
+
+def test_both_keys_are_forgotten_in_all_tabs(serve: Serve, page: Page) -> None:
+    opened = Opened(serve(api_key="the-API's-own-key"), page)
+    opened.write(entry())
+    opened.show()
+    expect(opened.rows).to_have_count(1)
+    page.evaluate("for (const it of ['log', 'api']) localStorage.setItem(`${it}-key`, 'a key')")
+    other = page.context.new_page()
+    other.goto(f"{opened.service.url}/#log")
+    other.evaluate("key => sessionStorage.setItem('log-key', key)", opened.key)
+    other.reload()
+    expect(other.locator("#log tbody tr")).to_have_count(1)
+    page.get_by_role("button", name="Key").click()
+    page.get_by_role("button", name="Forget the keys").click()
+    for each in (page, other):
+        expect(each.get_by_role("dialog")).to_contain_text("The log's key")
+        assert each.evaluate("[...Object.keys(localStorage), ...Object.keys(sessionStorage)]") == []
+
+
+def test_who_gives_no_key_or_a_wrong_one_is_told_so(opened: Opened) -> None:
+    page = opened.page
+    page.goto(f"{opened.service.url}/#log")
+    page.get_by_role("button", name="Cancel").click()
+    expect(page.get_by_role("status")).to_have_text("")
+    page.evaluate("sessionStorage.setItem('log-key', 'wrong')")
+    page.reload()
+    page.get_by_role("button", name="Cancel").click()
+    expect(page.get_by_role("alert")).to_have_text("The key was not accepted.")
 
 
 def test_a_password_manager_finds_the_field_and_whose_it_is(opened: Opened) -> None:

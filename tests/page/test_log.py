@@ -15,6 +15,7 @@ from playwright.sync_api import Browser, Page, expect
 
 from tests.browser import innocent_page
 from tests.conftest import DEADLINE, Serve, Way, eventually
+from tests.ollama_stand_in import hang
 from tests.page.conftest import Opened, ago, chat, entry, needs_browser
 
 pytestmark = needs_browser
@@ -324,7 +325,7 @@ def test_a_session_of_an_agent_is_one_row_that_opens_to_its_requests(opened: Ope
     expect(group.locator(".tokens")).to_have_text("6,600")
     expect(group).to_contain_text("claude-cli")
     expect(opened.rows.filter(visible=True)).to_have_count(3)
-    expect(page.get_by_role("status")).to_have_text("62 entries")
+    expect(page.get_by_role("status")).to_have_text("62 entries, 1 conversation")
     group.get_by_role("button", name="Fix the test").click()
     expect(opened.rows.filter(visible=True)).to_have_count(63)
     third = page.locator(f"[data-id='{entry(3)['id']}']")
@@ -381,7 +382,7 @@ def test_a_match_is_marked_where_it_stands(opened: Opened) -> None:
     opened.page.keyboard.press("Enter")
     expect(opened.rows).to_have_count(1)
     expect(opened.rows.locator("mark")).to_have_text("needle")
-    expect(opened.rows).to_contain_text("far below, <b>the needle</b> in it")
+    expect(opened.rows).to_contain_text("below, <b>the needle</b> in it")
 
 
 def test_clients_and_models_are_chosen_from_those_that_are_there(opened: Opened) -> None:
@@ -470,3 +471,104 @@ def test_what_is_in_flight_stands_on_top_and_becomes_its_entry(
         expect(opened.rows).to_have_count(1)
         expect(flying).to_be_hidden()
     expect(opened.rows).to_contain_text("Why <b>now</b>?")
+
+
+def test_what_is_in_flight_obeys_the_filter(through: Way, opened: Opened) -> None:
+    through.ollama.answer = chat("The", end=hang)
+    page = opened.page
+    body = {"model": "tinyllama", "messages": [{"role": "user", "content": "Why?"}]}
+    opened.show()
+    with opened.service.client.stream("POST", "/api/chat", json=body) as answer:
+        pieces = answer.iter_raw()
+        next(pieces)
+        flying = page.get_by_role("list", name="In flight")
+        expect(flying).to_contain_text("Why?")
+        for search in (
+            *("model=qwen", "user_agent=curl", "endpoint=generate", "q=Why", "status=ok"),
+            *("conversation=c", "to=2026-01-01"),
+        ):
+            opened.show("#log?model=TINY&endpoint=chat&user_agent=httpx")
+            expect(flying).to_contain_text("Why?")
+            with page.expect_response("**/log/live"):
+                opened.show(f"#log?{search}")
+            page.wait_for_timeout(800)  # the stream has begun, and told of it
+            expect(flying).to_be_hidden()
+
+
+@pytest.mark.parametrize(
+    ("search", "name"),
+    [
+        ("", "minivault-all.jsonl"),
+        ("endpoint=/api/chat&conversation=c1", "minivault-api-chat-c1.jsonl"),
+        ("from=2026-11-01", "minivault-from-2026-11-01.jsonl"),
+        ("to=2026-11-02&q=why now", "minivault-until-2026-11-02-why-now.jsonl"),
+        ("from=2026-11-01&to=2026-11-02", "minivault-2026-11-01-to-2026-11-02.jsonl"),
+    ],
+)
+def test_a_downloads_name_says_all_of_the_filter(opened: Opened, search: str, name: str) -> None:
+    opened.show(f"#log?{search}")
+    with opened.page.expect_download() as download:
+        opened.page.get_by_text("Download").click()
+        opened.page.get_by_role("button", name="JSON lines").click()
+    assert download.value.suggested_filename == name
+
+
+def test_rows_have_no_signs_of_markdown(opened: Opened) -> None:
+    table = "| colour | nm |\n|:--|--:|\n| blue | 450 |"
+    opened.write(
+        entry(
+            1, prompt="# A **title**\nand more", response=f"## Why\n\n- `snake_case` *x*\n{table}"
+        ),
+        entry(2, prompt="What are **kwargs and __init__, # and 2 ** 3 | 4?"),
+        entry(3, response="```python\nprint(1)\n```\n> Not so."),
+    )
+    opened.show()
+    answers = opened.rows.locator("td.prompt")
+    expect(answers.nth(2)).to_contain_text("A title")
+    expect(answers.nth(2)).to_contain_text("Why snake_case *x* colour · nm blue · 450")
+    expect(answers.nth(1)).to_contain_text("What are **kwargs and __init__, # and 2 ** 3 | 4?")
+    expect(answers.nth(0).locator("p").first).to_have_text("print(1) Not so.")
+
+
+def test_days_that_cannot_be_are_said_in_plain_words(opened: Opened) -> None:
+    opened.write(entry(1))
+    opened.show("#log?from=2026-11-03&to=2026-11-02")
+    alert = opened.page.get_by_role("alert")
+    expect(alert).to_contain_text("“From” is later than “To”")
+    expect(opened.page.get_by_role("status")).to_have_text("")
+    words = opened.page.evaluate("""async () => {
+        const { query } = await import("./page/filter.js");
+        try { query({ from: "yesterday" }); } catch (error) { return error.message; }
+    }""")
+    assert words.startswith("“yesterday” is not a day, as in 20")
+    opened.show("#figures?from=2026-11-03&to=2026-11-02")
+    expect(alert).to_contain_text("“From” is later than “To”")
+
+
+def test_the_page_says_what_is_to_be_done(opened: Opened) -> None:
+    page = opened.page
+    opened.show()
+    expect(page.locator(".days a").nth(1)).to_have_text("Today")
+    expect(page.locator(".days a").nth(2)).to_have_text("Yesterday")
+    expect(page.get_by_role("searchbox")).to_have_attribute("placeholder", re.compile("Enter"))
+    page.get_by_role("button", name="? Shortcuts").click()
+    expect(page.get_by_role("dialog", name="Keys")).to_be_visible()
+
+
+@pytest.mark.parametrize("width", [390, 768, 1024, 1280, 1920])
+def test_times_are_whole_and_tokens_and_model_in_sight_on_every_screen(
+    opened: Opened, width: int
+) -> None:
+    talk = {"conversation": "c1", "prompt_tokens": 5000, "finished_at": "2019-11-20T12:30:00Z"}
+    opened.write(entry(1, **talk), entry(2, **talk))
+    page = opened.page
+    page.set_viewport_size({"width": width, "height": 800})
+    opened.show()
+    row = opened.rows.first
+    expect(row).to_contain_text("2 requests")
+    cut = "node => node.scrollWidth > node.clientWidth || node.scrollHeight > node.clientHeight"
+    assert not row.locator(".time").evaluate(cut)
+    model = row.get_by_text("tinyllama").filter(visible=True)
+    assert model.first.evaluate("node => node.offsetWidth") > 0
+    tokens = row.get_by_text(re.compile("10,100|10K tokens in all")).filter(visible=True)
+    expect(tokens).to_have_count(1)

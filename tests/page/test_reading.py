@@ -4,10 +4,11 @@ import re
 from typing import Any
 
 import pytest
+from axe_playwright_python.sync_playwright import Axe  # type: ignore[import-untyped]
 from playwright.sync_api import Page, ViewportSize, expect
 
-from tests.conftest import DEADLINE, eventually
-from tests.page.conftest import Opened, ago, entry, needs_browser
+from tests.conftest import DEADLINE, Way, eventually
+from tests.page.conftest import Opened, ago, chat, entry, needs_browser
 
 pytestmark = needs_browser
 PIXEL = "R0lGODlhAQABAIAAAAAAAP///yH5BAEAAAAALAAAAAABAAEAAAIBRAA7"  # a GIF
@@ -221,6 +222,13 @@ def test_no_text_makes_the_reader_wait_or_the_page_fail(opened: Opened) -> None:
 
 
 def test_what_has_no_width_is_shown_and_emoji_stay_whole(opened: Opened) -> None:
+    hidden = "\U000e0100a\u034f\u115f\u17b4\u180b\u3164\uffa0\u2800\ufe0f"
+    kept = "❤\ufe0f 1\ufe0f\u20e3"
+    opened.write(entry(2, response=f"{hidden} {kept}\ufe0f"))
+    opened.show(f"#log?entry={entry(2)['id']}")
+    names = "034F 115F 17B4 180B 3164 FFA0 2800 FE0F".split()
+    shown = f"[U+E0100]a{''.join(f'[U+{name}]' for name in names)} {kept}[U+FE0F]"
+    expect(opened.entry.locator(".answered .text")).to_have_text(shown)
     hidden = "a\u200bb\u2060c\ufeffd\u200de\u00adf\U000e0041"
     read(opened, entry(1, response=f"{hidden} 👩\u200d💻 می\u200cخواهم"))
     answer = opened.entry.locator(".answered")
@@ -256,11 +264,11 @@ def test_next_and_previous_by_keys_and_a_list_of_the_keys(opened: Opened) -> Non
     ):
         page.keyboard.press(key)
         expect(opened.entry.locator(".answered")).to_contain_text(f"Answer {number}")
-    page.get_by_role("button", name="Next").click()
+    page.get_by_role("button", name="Older", exact=True).click()
     expect(opened.entry.locator(".answered")).to_contain_text("Answer 67")
     page.keyboard.press("?")
     keys = page.get_by_role("dialog", name="Keys")
-    expect(keys).to_contain_text("the next entry")
+    expect(keys).to_contain_text("the entry below")
     page.keyboard.press("Escape")
     expect(keys).to_be_hidden()
     page.keyboard.press("Escape")
@@ -315,3 +323,87 @@ def test_very_long_answers_are_compared_at_once(opened: Opened) -> None:
     opened.write(entry(1, response=" ".join(words)), entry(2, response=" ".join(other)))
     opened.show(f"#log?entry={entry(1)['id']}&with={entry(2)['id']}")
     expect(opened.entry.locator(".columns mark").first).to_contain_text("another another")
+
+
+@pytest.mark.parametrize("size", [WIDE, NARROW], ids=["wide", "narrow"])
+def test_what_an_agent_called_is_in_sight(opened: Opened, size: ViewportSize) -> None:
+    page = opened.page
+    page.set_viewport_size(size)
+    call = {"type": "tool_use", "id": "t1", "name": "bash", "input": {"command": "make test"}}
+    output = {"type": "tool_result", "tool_use_id": "t1", "content": "a line\n" * 200}
+    messages = [{"role": "user", "content": "Fix it. " * 30}] + [
+        {"role": "assistant", "content": [call]},
+        {"role": "user", "content": [output | {"content": "a line\n" * 80}]},
+    ] * 3
+    called = {"function": {"name": "bash", "arguments": {"command": "make it"}}}
+    read(
+        opened,
+        entry(1, endpoint="/v1/messages", request={"messages": messages}, tool_calls=[called]),
+    )
+    expect(opened.entry.locator(".answered .call")).to_be_in_viewport(ratio=0.9)
+
+
+def test_a_long_answer_is_read_piece_by_piece_as_markdown(opened: Opened) -> None:
+    code = "```py\n" + "print(1)\n" * 3000 + "```\n\n"
+    part = "## A part\n\n" + "Some *text* of it. " * 50 + "\n\n"
+    read(opened, entry(1, response=part * 30 + code + part + "The **end**."))
+    answer = opened.entry.locator(".answered")
+    expect(answer.locator("em").first).to_be_visible()
+    seen = answer.get_by_role("heading", name="A part").count()
+    assert 10 < seen < 30
+    for _ in range(9):
+        if answer.get_by_text("The end.").count():
+            break
+        answer.get_by_role("button", name="Show more of 5").click()
+    expect(answer.get_by_role("heading", name="A part")).to_have_count(31)
+    expect(answer.locator("strong")).to_have_text("end")
+    expect(answer).not_to_contain_text("```")
+    assert sum(text.count("print(1)") for text in answer.locator("pre").all_inner_texts()) == 3000
+    expect(answer.get_by_role("button", name="Show more")).to_be_hidden()
+
+
+def test_as_written_is_for_entries_alone(through: Way, opened: Opened) -> None:
+    page = opened.page
+    through.ollama.answer = chat("It **is**.")
+    read(opened, entry(1, response="It **was**."))
+    page.get_by_label("As written").check()
+    expect(opened.entry.locator(".answered")).to_contain_text("It **was**.")
+    page.get_by_role("button", name="Ask again").click()
+    expect(page.locator("#before strong")).to_have_text("was")
+    page.keyboard.press("Enter")
+    expect(page.locator("#answer strong")).to_have_text("is")
+    opened.show(f"#log?entry={entry(1)['id']}")
+
+
+def test_entities_are_decoded_by_their_names_and_numbers(opened: Opened) -> None:
+    text = "&alpha;&ndash;&Eacute;&hellip;&apos;&#8364;&#x1F44D;&unknown;&#x202e;"
+    read(opened, entry(1, response=text))
+    shown = opened.entry.locator(".answered .text")
+    expect(shown).to_have_text("α–É…'€👍&unknown;[U+202E]")
+
+
+def test_times_of_other_years_have_the_year_and_seconds_end_at_sixty(opened: Opened) -> None:
+    opened.write(entry(1, finished_at="2019-11-20T12:30:00.000000Z"), entry(2))
+    opened.show()
+    times = opened.rows.locator("time")
+    expect(times.last).to_contain_text("2019")
+    expect(times.first).not_to_contain_text("20")
+    durations = opened.page.evaluate("""async () => {
+        const { duration } = await import("./page/measure.js");
+        return [119_600, 119_400, 3_599_600, 7_199_999].map(duration);
+    }""")
+    assert durations == ["2 min 0 s", "1 min 59 s", "1 h", "2 h"]
+
+
+def test_axe_finds_nothing_where_entries_of_a_conversation_are_compared(opened: Opened) -> None:
+    page = opened.page
+    page.set_viewport_size(WIDE)
+    long = {"conversation": "c", "response": "A line.\n\n" * 99}
+    opened.write(entry(1, **long), entry(2, **long, model="qwen3:8b"))
+    opened.show(f"#log?entry={entry(1)['id']}&with={entry(2)['id']}")
+    expect(opened.entry.locator("table mark")).not_to_have_count(0)
+    expect(opened.entry.get_by_role("heading", name="Answered")).to_have_count(2)
+    assert Axe().run(page).response["violations"] == []
+    opened.entry.get_by_role("link", name="All its requests").first.click()
+    expect(opened.entry).to_be_hidden()
+    expect(opened.rows.locator(".badge")).to_have_text("2 requests")

@@ -416,7 +416,7 @@ MATCHES: dict[str, tuple[str, dict[str, Any], tuple[str, str, str, str]]] = {
         {"response": "ü" * 4090 + "two words here"},
         ("response", "ü" * 60, "two words", " here"),
     ),
-    "the second word": ("nowhere? why", {"system": "nowhere?"}, ("prompt", "", "Why", "?")),
+    "the longer word": ("why nowhere?", {"system": "nowhere?"}, ("system", "", "nowhere?", "")),
 }
 
 
