@@ -34,15 +34,15 @@ TYPES: dict[str, str] = {
     "moment": "int64",
     **dict.fromkeys(COUNTS, "int64"),
     **dict.fromkeys(NUMBERS, "double"),
-    **dict.fromkeys(FLAGS, "bool"),
+    **dict.fromkeys((*FLAGS, "timed"), "bool"),
     **dict.fromkeys(COUNTED, "string"),
     "size": "int64",
     **dict.fromkeys((key for key in TEXTS if key not in COUNTED), "string"),
     **dict.fromkeys(MIXED, "string"),
     "line": "string",
 }
-"""The columns in their order: the keys of an entry; `moment`, its `finished_at` in microseconds
-since 1970; and `size`, the bytes of its line. The types are Arrow's."""
+"""The columns in their order, with Arrow's types: the keys of an entry; `moment`, its `finished_at`
+in microseconds since 1970; `timed`, whether that is its own; `size`, the bytes of its line."""
 
 REPEATED = ["endpoint", "llm_type", "model", "status", "finish_reason", "user_agent"]
 """Columns with few values, which a file holds once."""
@@ -75,6 +75,7 @@ def make_row(entry: dict[str, Any], line: bytes, finished_at: str, id: str) -> R
         "finished_at": finished_at,
         "id": id,
         "moment": to_moment(finished_at),
+        "timed": entry.get("finished_at") == finished_at,
         "size": len(line),
         "line": kept,
     }

@@ -20,7 +20,8 @@ from tempfile import TemporaryDirectory
 from log.columns import Row
 from log.daily_file import day_path, list_days
 from log.parquet import check_file, read_back, read_rows, write_parquet
-from log.reader import parse_line
+from log.reader import open_file, parse_line
+from log.retention import is_regular
 from log.spool import Spool
 from log.store import PARQUET, DamagedError, LogStore, Objects, StoreError, read_objects
 
@@ -80,7 +81,7 @@ class Compactor:
                     pass
             except FileNotFoundError:  # another one merges them at this moment
                 print(f"{day}: objects are being merged by another; left to it")
-            except (CompactError, DamagedError) as exc:
+            except (CompactError, DamagedError, StoreError, OSError, TypeError, ValueError) as exc:
                 self.problems.append(f"{day}: {exc}; nothing was removed")
 
     def _merge(self, day: str) -> bool:
@@ -135,17 +136,29 @@ class Compactor:
         merged = []
         for path, lines in read_objects(self._store, objects.lines):
             try:
-                parsed = ((parse_line(line)[0], line) for line in lines)
-                found = [(entry, line) for entry, line in parsed if entry is not None]
+                with spool.all_or_nothing():
+                    add_entries(spool, lines)
             except DamagedError as exc:
                 self._note(path, exc)
                 continue
-            for entry, line in found:
-                spool.add(entry, line)
             merged.append(path)
             if len(spool) >= MAX_SPOOLED:
                 break
         return merged
+
+
+def add_entries(spool: Spool, lines: Iterable[bytes]) -> None:
+    """Add the entries in some lines; raise DamagedError if there are lines, but no entry."""
+    found, others = 0, 0
+    for line in lines:
+        entry, _ = parse_line(line)
+        if entry is None:
+            others += bool(line.strip())
+        else:
+            found += 1
+            spool.add(entry, line)
+    if others and not found:
+        raise DamagedError("it has no entries")
 
 
 def name_result(day: str, sources: list[str]) -> str:
@@ -159,25 +172,25 @@ def compact_folder(folder: Path, today: str) -> None:
     """Write each day of a log folder that is over as Parquet, unless that was done."""
     for day in list_days(folder):
         source, result = day_path(folder, day), folder / f"{day}.parquet"
-        if day >= today or is_newer(result, source):
+        if day >= today or not is_regular(source) or is_made(result, source):
             continue
         part = folder / f".{day}.parquet"
-        os.close(os.open(part, os.O_CREAT | os.O_WRONLY | os.O_TRUNC, LOG_FILE_MODE))
-        with Spool(day) as spool, source.open("rb") as file:
-            for line in file:
-                entry, _ = parse_line(line.rstrip(b"\n"))
-                if entry is not None:
-                    spool.add(entry, line.rstrip(b"\n"))
+        part.unlink(missing_ok=True)
+        os.close(os.open(part, os.O_CREAT | os.O_EXCL | os.O_WRONLY, LOG_FILE_MODE))
+        with Spool(day) as spool, open_file(source) as fd, open(fd, "rb", closefd=False) as file:
+            changed = os.fstat(fd).st_mtime_ns
+            add_entries(spool, (line.rstrip(b"\n") for line in file))
             expected = write_parquet(part, spool.rows())
         if read_back(part) != expected:
             raise CompactError(f"{part} has not what was written to it")
+        os.utime(part, ns=(changed, changed))  # what came meanwhile is noticed the next time
         part.rename(result)
         print(f"{day}: {expected[0]:,} entries, {result.stat().st_size:,} bytes in {result}")
 
 
-def is_newer(result: Path, source: Path) -> bool:
-    """Return whether a file was made after the last change of what it was made of."""
-    return result.exists() and result.stat().st_mtime_ns >= source.stat().st_mtime_ns
+def is_made(result: Path, source: Path) -> bool:
+    """Return whether a file was made of another as it is now: then it has its time."""
+    return result.exists() and result.stat().st_mtime_ns == source.stat().st_mtime_ns
 
 
 def main() -> None:

@@ -5,7 +5,7 @@ from typing import IO, Any
 import duckdb
 
 from log.columns import TYPES
-from log.store import DamagedError, LogStore, StoreError, StoreFileSystem
+from log.store import DamagedError, LogStore, StoreFileSystem
 
 MEMORY = "512MB"
 THREADS = 2
@@ -17,6 +17,7 @@ class Engine:
     """A connection that reads the files of a store and nothing else."""
 
     def __init__(self, store: LogStore) -> None:
+        self._held = 0
         self._files = StoreFileSystem(store)
         self._connection = duckdb.connect(
             config={
@@ -36,24 +37,31 @@ class Engine:
         for file in self._files.held.values():
             file.close()
 
-    def hold(self, name: str, file: IO[bytes]) -> None:
-        """Let a file of our own be read under this name, beside the objects."""
-        if before := self._files.held.get(name):
-            before.close()
-        self._files.held[name] = file
+    def hold(self, file: IO[bytes]) -> str:
+        """Let a file of our own be read beside the objects; return its name, which is a new one:
+        what the engine knows of a file it knows by its name."""
+        self._held += 1
+        self._files.held[f"held-{self._held}"] = file
+        return f"log://held-{self._held}"
+
+    def read_whole(self, file: str) -> None:
+        """Read all columns of a file; raise DamagedError if it cannot be."""
+        self.query(f"SELECT count(COLUMNS(*)) FROM read_parquet({quote(file)})")
+        self.query(f"SELECT max(COLUMNS(*)::VARCHAR) FROM read_parquet({quote(file)})")
 
     def query(self, sql: str, *values: Any) -> list[tuple[Any, ...]]:
         """Return the rows of a query.
 
         Raises:
             FileNotFoundError: an object is gone.
-            StoreError: the store does not answer, or a file is damaged.
+            DamagedError: a file is damaged, or the query takes more memory than it may.
+            StoreError: the store does not answer.
         """
         self._files.error = None
         try:
             return self._connection.execute(sql, values).fetchall()
         except duckdb.Error as exc:
-            raise self._files.error or StoreError(str(exc).partition("\n")[0]) from exc
+            raise self._files.error or DamagedError(describe(exc)) from exc
 
     def read_columns(self, file: str) -> set[str]:
         """Return which of our columns a file has.
@@ -64,9 +72,7 @@ class Engine:
         """
         try:
             found = self.query(f"DESCRIBE SELECT * FROM read_parquet({quote(file)})")
-        except StoreError as exc:
-            if self._files.error:
-                raise
+        except DamagedError as exc:
             raise DamagedError(f"it is no Parquet file: {exc}") from exc
         types = {str(name): str(type) for name, type, *_ in found}
         known = types.keys() & COLUMNS.keys()
@@ -79,11 +85,23 @@ def make_table(files: dict[str, set[str]]) -> str:
     """Return the table, as SQL, of files with these columns; one that no file has is null."""
     present = set().union(*files.values())
     columns = ", ".join(
-        f'"{name}"' if name in present else f'NULL::{type} AS "{name}"'
+        (
+            (f'coalesce("{name}", 0) AS "{name}"' if name == "size" else f'"{name}"')
+            if name in present
+            else f'NULL::{type} AS "{name}"'
+        )
         for name, type in COLUMNS.items()
     )
     names = ", ".join(map(quote, files))
-    return f"(SELECT {columns} FROM read_parquet([{names}], union_by_name=true))"
+    return (
+        f"(SELECT {columns} FROM read_parquet([{names}], union_by_name=true)"
+        " WHERE id IS NOT NULL AND finished_at IS NOT NULL)"
+    )
+
+
+def describe(exc: Exception) -> str:
+    """Return what the engine says, in a line."""
+    return str(exc).partition("\n")[0]
 
 
 def quote(text: str) -> str:

@@ -15,6 +15,9 @@ from log.store import DamagedError
 SCHEMA = pa.schema([(name, pa.type_for_alias(type)) for name, type in TYPES.items()])
 COMPRESSION_LEVEL = 6
 BATCH_ROWS = 4096
+READ_ROWS, BUFFER_BYTES = 512, 1 << 20
+"""How much of each file is held when several are merged."""
+
 MAX_ROWS = 122_880
 MAX_BYTES = 160 << 20
 """How much stands in one group of rows: the fewer groups, the fewer requests to a store."""
@@ -72,10 +75,14 @@ def check_file(file: Path) -> None:
 
 def read_rows(file: Path) -> Iterator[Row]:
     """Yield the rows of a file, which may lack columns."""
-    with pq.ParquetFile(file) as parquet:
-        for number in range(parquet.num_row_groups):
-            for row in parquet.read_row_group(number).to_pylist():
-                yield dict.fromkeys(TYPES) | row
+    try:
+        with pq.ParquetFile(file, buffer_size=BUFFER_BYTES) as parquet:
+            for batch in parquet.iter_batches(batch_size=READ_ROWS):
+                for row in batch.to_pylist():
+                    if row.get("id") is not None and row.get("finished_at") is not None:
+                        yield dict.fromkeys(TYPES) | {"size": 0} | row
+    except (pa.ArrowException, OSError) as exc:
+        raise DamagedError(f"{file.name} cannot be read to its end: {exc}") from exc
 
 
 def hold_rows(rows: Iterable[Row]) -> IO[bytes]:

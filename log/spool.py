@@ -1,7 +1,9 @@
 """Entries on their way from lines to rows: put in order on the disk, each one once."""
 
 import hashlib
+import re
 from collections.abc import Iterator
+from contextlib import contextmanager
 from tempfile import TemporaryFile
 from typing import Any, Self
 
@@ -35,6 +37,19 @@ class Spool:
             self._file.write(line)
             self._places[id] = (finished_at, begin, begin + len(line))
 
+    @contextmanager
+    def all_or_nothing(self) -> Iterator[None]:
+        """Take back what the block has added if it raises."""
+        end, count = self._file.tell(), len(self._places)
+        try:
+            yield
+        except BaseException:
+            self._file.seek(end)
+            self._file.truncate()
+            for id in list(self._places)[count:]:
+                del self._places[id]
+            raise
+
     def rows(self, newest: int | None = None) -> Iterator[Row]:
         """Yield the rows in the order of their keys, or only so many of the newest ones."""
         order = sorted((at, id, begin, end) for id, (at, begin, end) in self._places.items())
@@ -47,9 +62,10 @@ class Spool:
 
 
 def find_keys(entry: dict[str, Any], line: bytes, day: str) -> tuple[str, str]:
-    """Return `finished_at` and `id`; for an object that has none, what takes their places."""
+    """Return `finished_at` and `id`; what takes their places where there are none, or where the
+    entry stands with another day's."""
     finished_at, id = entry.get("finished_at"), entry.get("id")
-    if not isinstance(finished_at, str) or not finished_at.isascii():
+    if not isinstance(finished_at, str) or not re.fullmatch(rf"{day}T[!-}}]*", finished_at):
         finished_at = f"{day}T00:00:00.000000Z"
     if not isinstance(id, str) or not id.isprintable():
         id = "line-" + hashlib.sha256(line).hexdigest()[:32]

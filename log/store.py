@@ -14,7 +14,7 @@ import re
 import zlib
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from functools import partial
@@ -23,21 +23,30 @@ from typing import IO, Any
 
 import obstore.store
 from fsspec import AbstractFileSystem  # type: ignore[import-untyped]
-from obstore.exceptions import BaseError, PermissionDeniedError, UnauthenticatedError
+from obstore.exceptions import (
+    BaseError,
+    InvalidPathError,
+    PermissionDeniedError,
+    UnauthenticatedError,
+)
 
 from log.reader import MAX_LINE, ReadError
 
 DAY = re.compile(r"date=(\d{4}-\d\d-\d\d)")
 PARQUET = re.compile(r"date=[^/]+/v(\d+)-[^/]+\.parquet")
-LINES = re.compile(r"date=[^/]+/(?:.*/)?[^/]+\.(?:jsonl|ndjson|json|log)(?:\.gz)?")
-HIDDEN = re.compile(r"(.*/)?[._][^/]*")
+LINES = re.compile(r"date=[^/]+/(?:.*/)?[^/]+\.(?:jsonl|ndjson)(?:\.gz)?")
+HIDDEN = re.compile(r"(.*/)?[._].*")
 """What writes to a store keeps for itself, as `_SUCCESS`."""
 
-REFUSAL = re.compile(r"status code: 40[13]\b")
+REFUSAL = re.compile(r"status code: 40[13]\b|<Code>(ExpiredToken|InvalidToken)</Code>")
 MAX_RETRIES = 3
 RETRY_TIME = timedelta(seconds=10)
 REQUEST_TIME = timedelta(seconds=30)
 MIN_PIECE = 1 << 18
+PIECE = 8 << 20
+MAX_REMOVED = 1000
+"""How many objects S3 removes at one request."""
+
 SMALL_OBJECT = 1 << 20
 PARALLEL = 16
 """How many small objects are asked for side by side."""
@@ -87,8 +96,9 @@ class LogStore:
         self._sizes: dict[str, int] = {}
         """Of the objects that were listed; none is written twice."""
         self._store: Any
+        self._is_folder = "://" not in url
         with self.errors():
-            if "://" not in url:
+            if self._is_folder:
                 self._store = obstore.store.LocalStore(Path(url).expanduser().absolute())
                 return
             options: Any = {"timeout": REQUEST_TIME}
@@ -130,11 +140,11 @@ class LogStore:
     def list_objects(self, day: str) -> Objects:
         """Return the objects of a day."""
         objects = Objects()
-        with self.errors():
-            listed = [each for some in self._store.list(f"date={day}/") for each in some]
-        for each in sorted(listed, key=lambda each: str(each["path"])):
-            path, size = str(each["path"]), int(each["size"])
-            self._sizes[path] = size
+        sizes = self._list(day)
+        while self._is_folder and sizes != (again := self._list(day)):
+            sizes = again  # a folder's names come in no order, and may change meanwhile
+        self._sizes |= sizes
+        for path, size in sorted(sizes.items()):
             if PARQUET.fullmatch(path):
                 objects.parquet[path] = size
             elif LINES.fullmatch(path) and not HIDDEN.fullmatch(path):
@@ -142,6 +152,17 @@ class LogStore:
             elif not HIDDEN.fullmatch(path):
                 objects.foreign.append(path)
         return objects
+
+    def _list(self, day: str) -> dict[str, int]:
+        """Return the paths and sizes of a day's objects; raise DamagedError if one has no path."""
+        try:
+            with self.errors():
+                listed = [each for some in self._store.list(f"date={day}/") for each in some]
+        except StoreError as exc:
+            if isinstance(exc.__cause__, InvalidPathError) or "path segment" in str(exc):
+                raise DamagedError(f"its objects cannot be listed: {exc}") from exc
+            raise
+        return {str(each["path"]): int(each["size"]) for each in listed}
 
     def size(self, path: str) -> int:
         """Return how many bytes an object has; raise FileNotFoundError if it is gone."""
@@ -155,6 +176,13 @@ class LogStore:
         with self.errors():
             return bytes(self._store.get_range(path, start=start, length=length))
 
+    def _read_pieces(self, path: str) -> Iterator[bytes]:
+        """Yield the bytes of an object, each piece by a request of its own: a time limit is one for
+        a whole request."""
+        size = self.size(path)
+        for start in range(0, size, PIECE):
+            yield self.read(path, start, min(PIECE, size - start))
+
     def fetch(self, path: str) -> bytes:
         """Return all bytes of an object; raise FileNotFoundError if it is gone."""
         with self.errors():
@@ -167,19 +195,13 @@ class LogStore:
             DamagedError: it is no gzip, or breaks off; the lines before were yielded.
             FileNotFoundError: it is gone.
         """
-        with self.errors():
-            pieces: Iterator[Any] = iter([data] if data is not None else ())
-            if data is None:
-                pieces = iter(self._store.get(path).stream(min_chunk_size=MIN_PIECE))
-            yield from split_lines(
-                decompress(pieces) if path.endswith(".gz") else map(bytes, pieces)
-            )
+        pieces = self._read_pieces(path) if data is None else iter([data])
+        yield from split_lines(decompress(pieces) if path.endswith(".gz") else pieces)
 
     def download(self, path: str, file: Path) -> None:
         """Write all bytes of an object to a file; raise FileNotFoundError if it is gone."""
-        with self.errors(), file.open("wb") as out:
-            for piece in self._store.get(path).stream(min_chunk_size=MIN_PIECE):
-                out.write(piece)
+        with file.open("wb") as out:
+            out.writelines(self._read_pieces(path))
 
     def put(self, path: str, file: Path) -> None:
         """Write an object, whole or not at all."""
@@ -188,12 +210,14 @@ class LogStore:
 
     def remove(self, paths: list[str]) -> None:
         """Remove objects; that one is gone already is no error."""
-        for path in paths:
-            try:
-                with self.errors():
+        if self._is_folder:
+            for path in paths:
+                with suppress(FileNotFoundError), self.errors():
                     self._store.delete(path)
-            except FileNotFoundError:
-                continue
+        # a reader reads them in their order: it meets few that are gone if the last ones go first
+        for start in range(0, 0 if self._is_folder else len(paths), MAX_REMOVED):
+            with suppress(FileNotFoundError), self.errors():
+                self._store.delete(sorted(paths, reverse=True)[start : start + MAX_REMOVED])
 
 
 def read_objects(store: LogStore, objects: dict[str, int]) -> Iterator[tuple[str, Iterator[bytes]]]:
@@ -220,19 +244,24 @@ def first_line(exc: Exception) -> str:
 
 
 def split_lines(pieces: Iterator[bytes]) -> Iterator[bytes]:
-    """Yield the lines in some pieces; raise DamagedError if one is too long to be held."""
+    """Yield the lines in some pieces; at the end raise DamagedError if one was too long."""
     begin = bytearray()
+    length = too_long = 0
     for piece in pieces:
         first, *lines = piece.split(b"\n")
-        begin += first
-        if len(begin) > MAX_LINE:
-            raise DamagedError(f"a line has more than {MAX_LINE} bytes")
+        length += len(first)
+        if length <= MAX_LINE:
+            begin += first
         if lines:
-            yield bytes(begin)
+            too_long += length > MAX_LINE
+            if length <= MAX_LINE:
+                yield bytes(begin)
             yield from lines[:-1]
-            begin = bytearray(lines[-1])
-    if begin:
+            begin, length = bytearray(lines[-1]), len(lines[-1])
+    if length <= MAX_LINE and begin:
         yield bytes(begin)
+    if too_long or length > MAX_LINE:
+        raise DamagedError(f"it has a line of more than {MAX_LINE} bytes, which is left out")
 
 
 def decompress(pieces: Iterator[Any]) -> Iterator[bytes]:

@@ -7,9 +7,12 @@ what is wanted of it is put into a file of the same columns beside the others.
 """
 
 from collections.abc import Callable, Iterator
-from contextlib import suppress
+import operator
+import time
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
+from functools import reduce
 from typing import IO, Self, TypeVar
 
 from log.columns import KEYS, TYPES, Row, encode_json, read_row
@@ -32,11 +35,10 @@ MAX_DAYS = 8
 """How many days are searched at a time at most; the first one is alone."""
 
 MAX_TRIES = 20
+MAX_PAUSE = 1.0
+NOTHING = "The store has no entries; if pods have shipped some, check MINIVAULT_LOG_SOURCE."
 VANISHING = "the objects of the log vanish while they are read, again and again; retry later"
 """Objects that are merged while they are read vanish; then they are listed once more."""
-
-HAS_TIME = "(line IS NULL OR line->>'finished_at' = finished_at)"
-"""Whether an entry says itself when it was finished."""
 
 SHIPPING = timedelta(minutes=1)
 NOT_YET = "What was answered in the last minute may not have come from the pods yet."
@@ -48,21 +50,20 @@ class Group:
 
     single: dict[str, set[str]] = field(default_factory=dict)
     """Files that are a whole day, and their columns; in one file no entry is twice."""
-    several: dict[str, set[str]] = field(default_factory=dict)
-    """Files that are a part of a day."""
+    several: list[dict[str, set[str]]] = field(default_factory=list)
+    """For each other day the files that it consists of."""
     size: int = 0
 
     @property
     def table(self) -> str:
         """All rows, as a table of SQL."""
-        return make_table(self.single | self.several)
+        return make_table(reduce(operator.or_, self.several, self.single))
 
     @property
     def distinct(self) -> str:
         """The rows of all entries, each one once."""
         tables = [f"SELECT * FROM {make_table(self.single)}"] * bool(self.single)
-        if self.several:
-            tables += [f"SELECT DISTINCT ON (id) * FROM {make_table(self.several)}"]
+        tables += [f"SELECT DISTINCT ON (id) * FROM {make_table(day)}" for day in self.several]
         return f"({' UNION ALL '.join(tables)})"
 
 
@@ -77,6 +78,7 @@ class StoreReader:
         """
         self.gaps: list[str] = []
         """What could not be read; the entries in it are missing."""
+        self._damaged: set[str] = set()
         self._store = LogStore(url)
         self._engine = Engine(self._store)
         self.query = self._engine.query
@@ -89,7 +91,9 @@ class StoreReader:
             )
         recent = format_timestamp(datetime.now(UTC) - SHIPPING)
         self._is_recent = not before and (not filter.until or filter.until > recent)
-        days = [day for day in self._store.list_days() if filter.includes_day(day)]
+        days = self._store.list_days()
+        self._is_empty = not days
+        days = [day for day in days if filter.includes_day(day)]
         if before:
             days = [day for day in days if day <= before.day]
         self.days = days
@@ -104,7 +108,7 @@ class StoreReader:
 
     def warnings(self) -> list[str]:
         """Return what a reader of the entries should know about their completeness."""
-        return self.gaps + [NOT_YET] * self._is_recent
+        return self.gaps + [NOTHING] * self._is_empty + [NOT_YET] * self._is_recent
 
     def find(
         self,
@@ -123,8 +127,8 @@ class StoreReader:
         while left:
             days, left = left[:count], left[count:]
             count = min(count * 2, MAX_DAYS)
-            for _ in range(MAX_TRIES):
-                with suppress(FileNotFoundError):
+            for tries in range(MAX_TRIES):
+                with self._tolerate(days, tries):
                     group = self._open(days, limit and limit + 1)
                     if group.single or group.several:
                         yield from self._find_in(group, limit, is_last=not left)
@@ -134,6 +138,30 @@ class StoreReader:
                 raise StoreError(VANISHING)
             on_progress(bytes_read)
 
+    @contextmanager
+    def _tolerate(self, days: list[str], tries: int) -> Iterator[None]:
+        """Let the block be tried again after some time if an object has vanished, or a file was
+        found to be damaged; that is left out then."""
+        try:
+            yield
+        except FileNotFoundError:
+            time.sleep(min(0.05 * 2**tries, MAX_PAUSE))
+        except DamagedError as exc:
+            damaged = list(self._find_damaged(days))
+            if not damaged:
+                raise StoreError(str(exc)) from exc
+            self._damaged.update(damaged)
+
+    def _find_damaged(self, days: list[str]) -> Iterator[str]:
+        """Yield the files of some days that cannot be read to their end."""
+        for day in days:
+            for path in self._store.list_objects(day).parquet:
+                try:
+                    self._engine.read_whole(f"log://{path}")
+                except DamagedError as exc:
+                    self._note(f"{path} cannot be read: {exc}")
+                    yield path
+
     def aggregate(self, compute: Callable[[Group, str, list[str]], Result]) -> Result | None:
         """Return what is computed of the files of all days, the condition that exactly the wanted
         rows meet, and its values; None if there are no files.
@@ -142,8 +170,8 @@ class StoreReader:
             StoreError: the store cannot be read.
         """
         assert not self.filter.terms, "only `Filter` can tell whether a text matches"
-        for _ in range(MAX_TRIES):
-            with suppress(FileNotFoundError):
+        for tries in range(MAX_TRIES):
+            with self._tolerate(self.days, tries):
                 group = self._open(self.days)
                 if not group.single and not group.several:
                     return None
@@ -177,19 +205,26 @@ class StoreReader:
         """
         group = Group()
         for day in days:
-            objects = self._store.list_objects(day)
+            try:
+                objects = self._store.list_objects(day)
+            except DamagedError as exc:
+                self._note(f"date={day}: {exc}")
+                continue
             group.size += objects.size
             self._note(*(f"{path} is no part of a log" for path in objects.foreign))
             files: dict[str, set[str]] = {}
             for path in objects.parquet:
+                if path in self._damaged:
+                    continue
                 try:
                     files[f"log://{path}"] = self._engine.read_columns(f"log://{path}")
                 except DamagedError as exc:
                     self._note(f"{path} cannot be read: {exc}")
             if objects.lines and (file := self._read_lines(day, objects.lines, limit)):
-                self._engine.hold(day, file)
-                files[f"log://{day}"] = set(TYPES)
-            (group.several if len(files) > 1 else group.single).update(files)
+                files[self._engine.hold(file)] = set(TYPES)
+            if len(files) > 1:
+                group.several.append(files)
+            group.single.update(files if len(files) == 1 else {})
         return group
 
     def _note(self, *gaps: str) -> None:
@@ -263,6 +298,8 @@ class StoreReader:
         """
         parts = self.filter.parts
         conditions, values = make_conditions(replace(self.filter, parts={}))
+        if self.filter.since or self.filter.until:
+            conditions += " AND timed IS NOT FALSE"
         for key, part in parts.items():
             column = name_column(key)
             known = self.query(f"SELECT DISTINCT {column} FROM {group.table}")
@@ -278,10 +315,11 @@ def make_conditions(filter: Filter) -> tuple[str, list[str]]:
     for key, value in filter.exact.items():
         conditions.append(f"{name_column(key)} = ?")
         values.append(value)
-    for operator, time in ((">=", filter.since), ("<", filter.until)):
-        if time:
-            conditions.append(f"finished_at {operator} ? AND {HAS_TIME}")
-            values.append(time)
+    for comparison, end in ((">=", filter.since), ("<", filter.until)):
+        if end:
+            # without a time of its own an entry is where it was found: `Filter` decides
+            conditions.append(f"(finished_at {comparison} ? OR timed IS FALSE)")
+            values.append(end)
     searched: list[tuple[tuple[str, ...], str]] = [
         ((key,), part) for key, part in filter.written_parts().items()
     ]

@@ -30,7 +30,7 @@ def scatter(folder: Path, store: Path, rng: random.Random, pods: int = 3) -> Non
         lines += rng.sample(lines, len(lines) // 5)
         rng.shuffle(lines)
         while lines:
-            count = rng.randint(1, 40)
+            count = rng.randint(8, 40) if len(lines) > 50 else len(lines)
             some, lines = lines[:count], lines[count:]
             pod = store / f"date={path.stem}" / f"pod=minivault-{rng.randrange(pods)}"
             pod.mkdir(parents=True, exist_ok=True)

@@ -308,6 +308,7 @@ def test_slow_takers_leave_places_for_short_pages(
     service: Service, monkeypatch: pytest.MonkeyPatch, accept: str
 ) -> None:
     write(service.log_dir, *(entry(str(n), prompt="x" * 100_000) for n in range(300)))
+    monkeypatch.setattr(processes, "PLACE_SECONDS", DEADLINE)
     with slow_takers(service, 3 * processes.MAX_PROCESSES, accept=accept):
         eventually(lambda: len(readers()) >= processes.MAX_LONG)
         for path in ("/log?limit=2", "/log/299", "/log/figures"):
