@@ -31,6 +31,11 @@ class Torrent:
         await talk.done()
 
 
+def largest_receive_buffer() -> int:
+    """Return how much the kernel may hold of what has been sent to a socket (tcp(7))."""
+    return int(Path("/proc/sys/net/ipv4/tcp_rmem").read_text().split()[2])
+
+
 def resident(pid: int) -> int:
     """Return a process's resident memory in bytes."""
     pages = int(Path(f"/proc/{pid}/statm").read_text().split()[1])
@@ -58,7 +63,7 @@ def test_slow_reader_slows_ollama_down_and_buffers_stay_bounded(
                 connection.recv(bytes_per_second // 10)
         grown = resident(service.popen.pid) - before
         print(f"\n{torrent.sent >> 10} KiB left Ollama, {grown >> 10} KiB more memory")
-        assert torrent.sent < BUFFERS and grown < BUFFERS
+        assert torrent.sent < BUFFERS + largest_receive_buffer() and grown < BUFFERS
         connection.close()
         (entry,) = eventually(lambda: read_log(service.log_dir))
         assert entry["status"] == "cancelled"

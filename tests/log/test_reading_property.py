@@ -31,6 +31,12 @@ FILES = 10_000
 SEEDS, LOGS = 20, 150  # of four files each
 
 
+def seeds(count: int, quick: int = 5) -> list[Any]:
+    """Return seeds, of which most are for a run of all tests that take long."""
+    marks = pytest.mark.long
+    return [pytest.param(n, marks=marks) if n >= quick else n for n in range(count)]
+
+
 def timestamp(moment: datetime) -> str:
     """Return a timestamp of the log."""
     return moment.isoformat(timespec="microseconds").replace("+00:00", "Z")
@@ -134,7 +140,7 @@ def ids(found: Iterator[dict[str, Any]]) -> list[str]:
     return [each["id"] for each in found]
 
 
-@pytest.mark.parametrize("seed", range(SEEDS))
+@pytest.mark.parametrize("seed", seeds(SEEDS))
 def test_searches_pages_and_figures_are_those_of_a_plain_reading(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, seed: int
 ) -> None:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 from zoneinfo import ZoneInfo
 
+import hypothesis
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -26,7 +27,7 @@ from log.store_figures import TOKENS_PER_SECOND, compute_store_figures
 from log.store_reader import NOT_YET, StoreReader, make_conditions
 from tests.log.stores import compact, pack, scatter, serving_s3, start_compacting
 from tests.log.test_reader import DAY, entry
-from tests.log.test_reading_property import Writer, draw_filter, plain
+from tests.log.test_reading_property import Writer, draw_filter, plain, seeds
 
 S3 = "s3://log/of/pods"
 
@@ -94,7 +95,7 @@ def write_pods(folder: Path, seed: int, count: int = 150) -> tuple[Path, Path]:
     return files, store
 
 
-@pytest.mark.parametrize("seed", range(6))
+@pytest.mark.parametrize("seed", seeds(6, 3))
 def test_a_store_finds_what_a_folder_finds(tmp_path: Path, seed: int) -> None:
     files, store = write_pods(tmp_path, seed)
     rng = random.Random(seed)
@@ -195,6 +196,7 @@ def test_figures_of_a_store_are_those_of_a_folder(
 NUMBER = st.one_of(st.none(), st.integers(0, 9), st.floats(0, 1000))
 
 
+@hypothesis.settings(max_examples=40, deadline=None)
 @given(st.tuples(NUMBER, NUMBER, st.sampled_from([None, True, False]), NUMBER, NUMBER))
 def test_tokens_a_second_have_one_rule(values: tuple[Any, ...]) -> None:
     named = dict(zip(SPEED_KEYS, values, strict=True))
@@ -291,6 +293,7 @@ def test_a_file_of_an_older_version_has_fewer_columns(tmp_path: Path) -> None:
     ]
 
 
+@pytest.mark.long
 def test_large_entries_fit_into_memory(tmp_path: Path) -> None:
     """One of them alone is a group of rows."""
     for number in range(8):
