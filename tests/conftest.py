@@ -24,7 +24,7 @@ from web.connection import Connection
 pytest.register_assert_rewrite("tests.ways")
 
 DEADLINE = 120  # seconds; generous, for a slow machine: only a failing test waits so long
-LONGEST = ("test_crash.py", "test_openapi.py")
+LONGEST = ("test_docs.py", "test_crash.py")
 SETTINGS_OF_THE_MACHINE = re.compile(
     r"MINIVAULT_.*|OLLAMA_HOST|.*_PROXY|SSL_CERT_(FILE|DIR)", re.IGNORECASE
 )
