@@ -23,11 +23,9 @@ if __name__ == "__main__":
         sys.path.insert(0, __file__.rpartition("/")[0] or ".")
 
 import asyncio
-import ctypes
 import gc
 import json
 import logging
-import threading
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from typing import Annotated, Literal
@@ -74,13 +72,16 @@ from web.middleware import (
     error_response,
 )
 from web.prompt_route import PromptRoute
-from web.server import serve, stop_with_parent
+from web.server import (
+    exit_with_zero,
+    print_what_is_missing,
+    return_large_blocks,
+    serve,
+    stop_with_parent,
+)
 from web.state import ProcessState, Request
 
 diagnostics = logging.getLogger("minivault")
-
-M_MMAP_THRESHOLD = -3
-LARGE_BLOCK_BYTES = 2**17
 
 STATUS: dict[type[Exception], int] = {
     RequestRefusedError: 400,
@@ -257,40 +258,6 @@ async def handle_bug(request: Request, exc: Exception) -> Response:
     message = "internal error; see MiniVault's own output"
     headers = {REQUEST_ID: request.state["request_id"]}  # this response passes no middleware
     return error_response(request.scope, 500, message, headers)
-
-
-def exit_with_zero() -> None:
-    """Let a SIGTERM that stopped uvicorn end in exit status 0.
-
-    After a graceful stop uvicorn raises the signal once more under the handler that was there
-    before its own (https://github.com/Kludex/uvicorn/pull/1600), and the default one kills.
-    Blocked, the signal stays pending.
-    """
-    under_uvicorn = callable(signal.getsignal(signal.SIGTERM))
-    if under_uvicorn and threading.current_thread() is threading.main_thread():
-        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
-
-
-def return_large_blocks() -> None:
-    """Let glibc return the memory of large bodies to the system as soon as they are gone.
-
-    It would raise the limit of what it returns with each of them
-    (https://man7.org/linux/man-pages/man3/mallopt.3.html): after ninety bodies of 20 MB, 30 at a
-    time, a process kept 635 MiB, with this 119 MiB.
-    """
-    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
-    if sys.platform == "linux" and mallopt:
-        mallopt(M_MMAP_THRESHOLD, LARGE_BLOCK_BYTES)
-
-
-def print_what_is_missing() -> None:
-    """Print what the service lacks, unless it was started by `python app.py`."""
-    if "web.connection" not in sys.modules:  # uvicorn imports it where it is to use it
-        diagnostics.warning(
-            "some of MiniVault's protections are missing: a client can send endless headers, half "
-            "an answer can look whole to HTTP/1.0, and a stop waits for open streams; start it "
-            "with `python app.py` to have them"
-        )
 
 
 @asynccontextmanager

@@ -5,12 +5,14 @@ So a filter on its logger adds to these what MiniVault's users need next.
 """
 
 import asyncio
+import ctypes
 import errno
 import logging
 import multiprocessing
 import os
 import signal
 import sys
+import threading
 from pathlib import Path
 
 import uvicorn
@@ -29,6 +31,9 @@ DEFAULTS = {
     "log_config": LOG_CONFIG,
 }
 """uvicorn's options where neither its command line nor its `UVICORN_…` variables set them."""
+
+M_MMAP_THRESHOLD = -3
+LARGE_BLOCK_BYTES = 2**17
 
 diagnostics = logging.getLogger("minivault")
 
@@ -114,6 +119,40 @@ def stop_with_parent() -> None:
         signal.raise_signal(signal.SIGTERM)
 
     loop.add_reader(parent.sentinel, stop)
+
+
+def exit_with_zero() -> None:
+    """Let a SIGTERM that stopped uvicorn end in exit status 0.
+
+    After a graceful stop uvicorn raises the signal once more under the handler that was there
+    before its own (https://github.com/Kludex/uvicorn/pull/1600), and the default one kills.
+    Blocked, the signal stays pending.
+    """
+    under_uvicorn = callable(signal.getsignal(signal.SIGTERM))
+    if under_uvicorn and threading.current_thread() is threading.main_thread():
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+
+
+def return_large_blocks() -> None:
+    """Let glibc return the memory of large bodies to the system as soon as they are gone.
+
+    It would raise the limit of what it returns with each of them
+    (https://man7.org/linux/man-pages/man3/mallopt.3.html): after ninety bodies of 20 MB, 30 at a
+    time, a process kept 635 MiB, with this 119 MiB.
+    """
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
+    if sys.platform == "linux" and mallopt:
+        mallopt(M_MMAP_THRESHOLD, LARGE_BLOCK_BYTES)
+
+
+def print_what_is_missing() -> None:
+    """Print what the service lacks, unless it was started by `python app.py`."""
+    if "web.connection" not in sys.modules:  # uvicorn imports it where it is to use it
+        diagnostics.warning(
+            "some of MiniVault's protections are missing: a client can send endless headers, half "
+            "an answer can look whole to HTTP/1.0, and a stop waits for open streams; start it "
+            "with `python app.py` to have them"
+        )
 
 
 def serve(settings: Settings, arguments: list[str]) -> None:
