@@ -129,7 +129,7 @@ def check_bearer_key(key: SecretStr) -> SecretStr:
 
 def check_source(source: str) -> str:
     """Return where entries are read from; raise ValueError if it cannot be used."""
-    if not all(find_spec(package) for package in ("duckdb", "obstore", "pyarrow")):
+    if not all(find_spec(package) for package in ("duckdb", "fsspec", "obstore", "pyarrow")):
         raise ValueError("it needs more packages: `pip install -r requirements-cluster.txt`")
     if "://" not in source:
         folder = Path(source).expanduser().absolute()

@@ -14,25 +14,31 @@ import statistics
 import time
 from array import array
 from collections import Counter, defaultdict
-from collections.abc import Collection, Iterator
+from collections.abc import Iterator
 from contextlib import suppress
 from datetime import UTC, datetime, tzinfo
 from typing import Any
 
 from log.entry import NO_ANSWERS
+from log.periods import (
+    DAY_SECONDS,
+    WIDTHS,
+    choose_width,
+    list_periods,
+    to_clock,
+    to_seconds,
+    to_timestamp,
+)
 from log.reader import FoundEntry
 from log.speed import SPEED_KEYS, is_number, tokens_per_second
 from upstream.model_names import canonical_name
 
 SAMPLE = 10_000
-MAX_PERIODS = 120
 MAX_MODELS = 50
 COUNTED_MODELS = 200
 """How many models are counted apart; the newest ones."""
 MAX_DAYS = 400
 MAX_VALUE = 1e15
-FIRST_SECOND, LAST_SECOND = -62_135_510_400, 253_402_214_400
-"""Of the days between which a clock in any zone shows a year from 1 to 9999."""
 OTHER, UNKNOWN = "other", "unknown"
 """What is counted as a model where there are too many, or none is named."""
 PROGRAM = re.compile(r"[^\s/]+(/[A-Za-z][^\s/]*)?")
@@ -43,13 +49,6 @@ ROW_KEYS = """id started_at finished_at endpoint model status duration_ms ttft_m
 PROMPT_LENGTH = 200
 NOT_AN_ENTRY = (KeyError, TypeError, ValueError, OverflowError)
 """What raises an object that is no entry of ours."""
-
-HOUR = 3600
-DAY_SECONDS = 24 * HOUR
-WIDTHS = [1, 5, 15, 30, 60, 300, 900, 1800]
-WIDTHS += [HOUR, 3 * HOUR, 6 * HOUR, 12 * HOUR, DAY_SECONDS]
-WIDTHS += [weeks * 7 * DAY_SECONDS for weeks in (1, 2, 4, 12, 48, 480, 4800)]
-"""Seconds that a period may have: a multiple each of those before."""
 
 
 class Percentiles:
@@ -230,23 +229,6 @@ class Timeline:
         return [{"start": start, **self._buckets[number].figures()} for number, start in shown]
 
 
-def choose_width(first: float, last: float) -> int:
-    """Return how many seconds a period has, where a clock goes from `first` to `last`."""
-    return next(width for width in WIDTHS if last // width - first // width < MAX_PERIODS)
-
-
-def list_periods(known: Collection[int], width: int, zone: tzinfo) -> list[tuple[int, str]]:
-    """Return the periods from the first that is known to the last: their numbers, their starts."""
-    numbers = range(min(known), max(known) + 1) if known else ()
-    starts = {number: from_clock(number * width, zone) for number in numbers}
-    return [
-        (number, to_timestamp(start))
-        for number, start in starts.items()
-        # what the clock skips in spring, where it goes by shorter periods than days
-        if number in known or starts.get(number + 1) != start
-    ]
-
-
 class Figures:
     """What is shown of all entries, newest first."""
 
@@ -341,28 +323,6 @@ def find_program(user_agent: object) -> str | None:
     if not isinstance(user_agent, str) or not (match := PROGRAM.match(user_agent)):
         return None
     return match[0][:NAME_LENGTH]
-
-
-def to_clock(moment: float, zone: tzinfo) -> float:
-    """Return what a clock in the zone shows at a moment, in seconds since it showed 1970."""
-    offset = datetime.fromtimestamp(moment, zone).utcoffset()
-    return moment + (offset.total_seconds() if offset else 0)
-
-
-def from_clock(shown: int, zone: tzinfo) -> float:
-    """Return the moment at which a clock in the zone shows this, the first one if there are two."""
-    shown = min(max(shown, FIRST_SECOND), LAST_SECOND)
-    return datetime.fromtimestamp(shown, UTC).replace(tzinfo=zone).timestamp()
-
-
-def to_seconds(timestamp: str) -> float:
-    """Return a timestamp of the log in seconds since 1970."""
-    return datetime.fromisoformat(timestamp).timestamp()
-
-
-def to_timestamp(seconds: float, precision: str = "seconds") -> str:
-    """Return seconds since 1970 as a timestamp."""
-    return datetime.fromtimestamp(seconds, UTC).isoformat("T", precision).replace("+00:00", "Z")
 
 
 def compute_figures(entries: Iterator[FoundEntry], zone: tzinfo = UTC) -> dict[str, Any]:

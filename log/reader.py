@@ -183,11 +183,7 @@ class LogReader:
 
     def count(self, on_block: Callable[[int, int], None] = lambda bytes_read, count: None) -> int:
         """Return how many entries are wanted; tell how many bytes and entries there were so far."""
-        count = 0
-        for found in self.find(lambda bytes_read: on_block(bytes_read, count)):
-            count += 1
-            del found
-        return count
+        return count_found(self.find, on_block)
 
     def find(
         self,
@@ -248,6 +244,18 @@ class LogReader:
             end -= os.pread(fd, 1, end - 1) == b"\n"
             rest = read_pieces(fd, start + len(lines), end)
             yield FoundEntry(day, begin, line, {"id": id}, rest)
+
+
+def count_found(
+    find: Callable[[Callable[[int], None]], Iterator[FoundEntry]],
+    on_progress: Callable[[int, int], None],
+) -> int:
+    """Return how many entries are found; tell how many bytes and entries there were so far."""
+    count = 0
+    for found in find(lambda bytes_read: on_progress(bytes_read, count)):
+        count += 1
+        del found
+    return count
 
 
 def has_id(line: bytes, id: str) -> bool:

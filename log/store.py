@@ -12,17 +12,15 @@ that is listed, or it is found to be gone when it is read; then the list is read
 import os
 import re
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
-from functools import partial
+from datetime import timedelta
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import obstore.store
-from fsspec import AbstractFileSystem  # type: ignore[import-untyped]
 from obstore.exceptions import (
     BaseError,
     InvalidPathError,
@@ -210,14 +208,13 @@ class LogStore:
 
     def remove(self, paths: list[str]) -> None:
         """Remove objects; that one is gone already is no error."""
-        if self._is_folder:
-            for path in paths:
-                with suppress(FileNotFoundError), self.errors():
-                    self._store.delete(path)
         # a reader reads them in their order: it meets few that are gone if the last ones go first
-        for start in range(0, 0 if self._is_folder else len(paths), MAX_REMOVED):
+        paths = sorted(paths, reverse=True)
+        # in a folder, one that is gone keeps those behind it
+        at_once = 1 if self._is_folder else MAX_REMOVED
+        for start in range(0, len(paths), at_once):
             with suppress(FileNotFoundError), self.errors():
-                self._store.delete(sorted(paths, reverse=True)[start : start + MAX_REMOVED])
+                self._store.delete(paths[start : start + at_once])
 
 
 def read_objects(store: LogStore, objects: dict[str, int]) -> Iterator[tuple[str, Iterator[bytes]]]:
@@ -279,89 +276,3 @@ def decompress(pieces: Iterator[Any]) -> Iterator[bytes]:
             data = unpacker.unconsumed_tail or unpacker.unused_data
     if not unpacker.eof:
         raise DamagedError("it breaks off")
-
-
-class RandomAccessFile:
-    """What can be read at any offset, as a file."""
-
-    def __init__(self, size: int, read_at: Callable[[int, int], bytes]) -> None:
-        """`read_at` returns the bytes at an offset, so many of them."""
-        self._read_at = read_at
-        self._position = 0
-        self.size = size
-
-    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
-        """Go to an offset; return it."""
-        begin = {os.SEEK_SET: 0, os.SEEK_CUR: self._position, os.SEEK_END: self.size}
-        self._position = begin[whence] + offset
-        return self._position
-
-    def tell(self) -> int:
-        """Return the offset."""
-        return self._position
-
-    def read(self, length: int = -1) -> bytes:
-        """Return bytes from the offset on."""
-        left = self.size - self._position
-        length = left if length < 0 else min(length, left)
-        data = self._read_at(self._position, length) if length > 0 else b""
-        self._position += len(data)
-        return data
-
-    def close(self) -> None:
-        """Do nothing: what is read at an offset is not held open."""
-
-
-class StoreFileSystem(AbstractFileSystem):  # type: ignore[misc]
-    """The store as DuckDB reads it, under the names `log://…`.
-
-    DuckDB's own client of S3 is an extension, which has to be of DuckDB's very version
-    (https://duckdb.org/docs/stable/core_extensions/httpfs/overview), and has no way to list and
-    remove; so one client does both, with one way to find credentials.
-    """
-
-    protocol = "log"
-    cachable = False
-
-    def __init__(self, store: LogStore) -> None:
-        super().__init__()
-        self._store = store
-        self.held: dict[str, IO[bytes]] = {}
-        """Files of our own, by the names under which the engine finds them beside the objects."""
-        self.error: Exception | None = None
-        """What went wrong last: the engine passes on its text alone."""
-
-    def open(self, path: str, mode: str = "rb", **_: Any) -> RandomAccessFile:
-        """Open an object to read it."""
-        name = self._strip_protocol(path)
-        return RandomAccessFile(self.size(path), partial(self._read, name))
-
-    def _read(self, name: str, start: int, length: int) -> bytes:
-        if file := self.held.get(name):
-            return os.pread(file.fileno(), length, start)
-        with self._keep_error():
-            return self._store.read(name, start, length)
-
-    def size(self, path: str) -> int:
-        """Return how many bytes an object has."""
-        name = self._strip_protocol(path)
-        if file := self.held.get(name):
-            return os.fstat(file.fileno()).st_size
-        with self._keep_error():
-            return self._store.size(name)
-
-    @contextmanager
-    def _keep_error(self) -> Iterator[None]:
-        try:
-            yield
-        except (StoreError, FileNotFoundError) as exc:
-            self.error = exc
-            raise
-
-    def modified(self, path: str) -> datetime:
-        """Return when it was modified: never, as no object is written twice."""
-        return datetime.fromtimestamp(0, UTC)
-
-    def glob(self, path: str, **_: Any) -> list[str]:
-        """Return the path itself: names are known, and may have any characters."""
-        return [path]

@@ -5,7 +5,7 @@ Percentiles are exact up to `MAX_EXACT` entries; beyond that they come from t-di
 """
 
 from collections.abc import Callable, Sequence
-from datetime import UTC, datetime, timedelta, tzinfo
+from datetime import UTC, timedelta, tzinfo
 from typing import Any
 
 from log.columns import EPOCH
@@ -13,7 +13,6 @@ from log.columns import MAX_EXACT as MAX_COUNT
 from log.entry import NO_ANSWERS
 from log.figures import (
     COUNTED_MODELS,
-    DAY_SECONDS,
     MAX_DAYS,
     MAX_MODELS,
     MAX_SLOWEST,
@@ -24,8 +23,12 @@ from log.figures import (
     ROW_KEYS,
     UNKNOWN,
     Figures,
-    choose_width,
     compute_figures,
+)
+from log.periods import (
+    DAY_SECONDS,
+    choose_width,
+    get_offset,
     list_periods,
     to_clock,
     to_timestamp,
@@ -270,9 +273,3 @@ def find_changes(since: float, until: float, zone: tzinfo) -> list[tuple[int, in
             offset = get_offset(following, zone)
         moment = following
     return [*changes, (0, offset)]
-
-
-def get_offset(moment: float, zone: tzinfo) -> int:
-    """Return how many seconds a zone's clock is ahead of UTC at a moment."""
-    offset = datetime.fromtimestamp(moment, zone).utcoffset() or timedelta()
-    return int(offset.total_seconds())

@@ -6,20 +6,21 @@ be wanted, `Filter` decides, as it does for files. What was not merged yet is re
 what is wanted of it is put into a file of the same columns beside the others.
 """
 
-from collections.abc import Callable, Iterator
 import operator
 import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from functools import reduce
 from typing import IO, Self, TypeVar
 
-from log.columns import KEYS, TYPES, Row, encode_json, read_row
+from log.columns import TYPES, Row, encode_json, read_row
+from log.conditions import make_conditions, name_column
 from log.engine import Engine, make_table
 from log.entry import format_timestamp
-from log.filter import SEARCHED_KEYS, Filter, has_part, make_pattern
-from log.reader import Cursor, FoundEntry, find_start, parse_line, to_date
+from log.filter import Filter, has_part
+from log.reader import Cursor, FoundEntry, count_found, find_start, parse_line, to_date
 from log.spool import Spool, find_keys
 from log.store import DamagedError, LogStore, StoreError, read_objects
 
@@ -179,7 +180,10 @@ class StoreReader:
         raise StoreError(VANISHING)
 
     def size(self) -> int:
-        """Return how many bytes there are to read; raise StoreError if the store cannot be read."""
+        """Return how many bytes there are to read by a search of texts, which alone says how far it
+        is; raise StoreError if the store cannot be read."""
+        if not self.filter.terms:
+            return 0
         return sum(self._store.list_objects(day).size for day in self.days)
 
     def count(
@@ -187,10 +191,7 @@ class StoreReader:
     ) -> int:
         """Return how many entries are wanted; raise StoreError if the store cannot be read."""
         if self.filter.terms:  # only `Filter` can tell what matches a text
-            count = 0
-            for _ in self.find(lambda bytes_read: on_progress(bytes_read, count)):
-                count += 1
-            return count
+            return count_found(self.find, on_progress)
 
         def count_rows(group: Group, conditions: str, values: list[str]) -> int:
             sql = f"SELECT count(*) FROM {group.distinct} WHERE {conditions}"
@@ -307,36 +308,6 @@ class StoreReader:
             conditions += f" AND {column} IN ({', '.join('?' * len(wanted)) or 'NULL'})"
             values += wanted
         return conditions, values
-
-
-def make_conditions(filter: Filter) -> tuple[str, list[str]]:
-    """Return a condition of SQL, and its values, that every wanted row meets."""
-    conditions, values = ["true"], []
-    for key, value in filter.exact.items():
-        conditions.append(f"{name_column(key)} = ?")
-        values.append(value)
-    for comparison, end in ((">=", filter.since), ("<", filter.until)):
-        if end:
-            # without a time of its own an entry is where it was found: `Filter` decides
-            conditions.append(f"(finished_at {comparison} ? OR timed IS FALSE)")
-            values.append(end)
-    searched: list[tuple[tuple[str, ...], str]] = [
-        ((key,), part) for key, part in filter.written_parts().items()
-    ]
-    searched += [(SEARCHED_KEYS, max(filter.terms, key=len))] if filter.terms else []
-    for keys, text in searched:
-        if text:
-            columns = " OR ".join(f"regexp_matches({name_column(key)}, ?)" for key in keys)
-            conditions.append(f"(line IS NOT NULL OR {columns})")
-            values += [make_pattern(text, is_plain=True)] * len(keys)
-    return " AND ".join(conditions), values
-
-
-def name_column(key: str) -> str:
-    """Return the name of a column in SQL; raise ValueError if it is none."""
-    if key not in KEYS:
-        raise ValueError(f"{key!r} is no key of an entry")
-    return f'"{key}"'
 
 
 def cut_batches(keys: list[tuple[str, str, int]]) -> Iterator[list[tuple[str, str, int]]]:

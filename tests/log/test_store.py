@@ -24,7 +24,8 @@ from log.reader import Cursor, LogReader
 from log.speed import SPEED_KEYS, tokens_per_second
 from log.store import LogStore, StoreError, StoreRefusesError
 from log.store_figures import TOKENS_PER_SECOND, compute_store_figures
-from log.store_reader import NOT_YET, StoreReader, make_conditions
+from log.conditions import make_conditions
+from log.store_reader import NOT_YET, StoreReader
 from tests.log.stores import compact, pack, scatter, serving_s3, start_compacting
 from tests.log.test_reader import DAY, entry
 from tests.log.test_reading_property import Writer, draw_filter, plain, seeds
@@ -74,6 +75,18 @@ def read_ids(url: Path | str, filter: Filter = Filter(), before: Cursor | None =
         return [found.entry["id"] for found in reader.find()]
 
 
+def read_pages(url: Path | str, length: int) -> Iterator[list[str]]:
+    """Yield the ids of page after page, each found by the cursor of the one before."""
+    before = None
+    while True:
+        with StoreReader(str(url), Filter(), before) as reader:
+            page = list(islice(reader.find(limit=length), length))
+        yield [found.entry["id"] for found in page]
+        if len(page) < length or page[-1].is_last:
+            return
+        before = Cursor.parse(str(Cursor.of(page[-1])))
+
+
 def count(url: Path | str, filter: Filter = Filter()) -> int:
     """Return how many entries a store has."""
     with StoreReader(str(url), filter) as reader:
@@ -113,15 +126,9 @@ def test_a_store_finds_what_a_folder_finds(tmp_path: Path, seed: int) -> None:
 def test_pages_of_a_store_have_each_entry_once(tmp_path: Path, seed: int) -> None:
     """Also where objects are merged between two pages."""
     files, store = write_pods(tmp_path, seed)
-    ids: list[str] = []
-    before = None
-    while True:
-        with StoreReader(str(store), Filter(), before) as reader:
-            page = list(islice(reader.find(limit=7), 7))
-        ids += [found.entry["id"] for found in page]
-        if len(page) < 7 or page[-1].is_last:
-            break
-        before = Cursor.parse(str(Cursor.of(page[-1])))
+    ids = []
+    for page in read_pages(store, 7):
+        ids += page
         if len(ids) == 70:
             assert compact(str(store))[0] == 0
     assert sorted(ids) == sorted(each["id"] for each in plain(files, Filter()))
@@ -411,15 +418,7 @@ def test_entries_of_another_day_hide_no_others(tmp_path: Path) -> None:
         if day == 23:
             made += [entry("a", finished_at="2026-11-20T12:00:00Z"), entry("b", finished_at="now")]
         put(str(tmp_path), f"date=2026-11-{day}/pod=a/1.jsonl.gz", pack(*made))
-    ids: list[str] = []
-    before = None
-    while True:
-        with StoreReader(str(tmp_path), Filter(), before) as reader:
-            page = list(islice(reader.find(limit=3), 3))
-        ids += [found.entry["id"] for found in page]
-        if len(page) < 3 or page[-1].is_last:
-            break
-        before = Cursor.parse(str(Cursor.of(page[-1])))
+    ids = [id for page in read_pages(tmp_path, 3) for id in page]
     assert sorted(ids) == sorted(read_ids(tmp_path)) and len(ids) == 14
 
 
@@ -472,3 +471,10 @@ def test_a_folders_day_that_has_changed_is_written_again(tmp_path: Path) -> None
     made = tmp_path / "2026-11-20.parquet"
     assert duckdb.connect().sql(f"SELECT count(*) FROM '{made}'").fetchall() == [(2,)]
     assert victim.read_text() == "mine" and not (tmp_path / "2026-11-18.parquet").exists()
+
+
+def test_what_the_command_lacks_is_said_in_a_line(tmp_path: Path) -> None:
+    (tmp_path / "sitecustomize.py").write_text("import sys; sys.modules['pyarrow'] = None")
+    status, output = compact("logs", PYTHONPATH=str(tmp_path))
+    assert status == 1 and output.count("\n") == 1
+    assert "pyarrow" in output and "requirements-cluster.txt" in output

@@ -1,0 +1,34 @@
+"""A filter as conditions of SQL: what every wanted row meets, whatever `Filter` then says of it."""
+
+from log.columns import KEYS
+from log.filter import SEARCHED_KEYS, Filter, make_pattern
+
+
+def make_conditions(filter: Filter) -> tuple[str, list[str]]:
+    """Return a condition of SQL, and its values, that every wanted row meets."""
+    conditions, values = ["true"], []
+    for key, value in filter.exact.items():
+        conditions.append(f"{name_column(key)} = ?")
+        values.append(value)
+    for comparison, end in ((">=", filter.since), ("<", filter.until)):
+        if end:
+            # without a time of its own an entry is where it was found: `Filter` decides
+            conditions.append(f"(finished_at {comparison} ? OR timed IS FALSE)")
+            values.append(end)
+    searched: list[tuple[tuple[str, ...], str]] = [
+        ((key,), part) for key, part in filter.written_parts().items()
+    ]
+    searched += [(SEARCHED_KEYS, max(filter.terms, key=len))] if filter.terms else []
+    for keys, text in searched:
+        if text:
+            columns = " OR ".join(f"regexp_matches({name_column(key)}, ?)" for key in keys)
+            conditions.append(f"(line IS NOT NULL OR {columns})")
+            values += [make_pattern(text, is_plain=True)] * len(keys)
+    return " AND ".join(conditions), values
+
+
+def name_column(key: str) -> str:
+    """Return the name of a column in SQL; raise ValueError if it is none."""
+    if key not in KEYS:
+        raise ValueError(f"{key!r} is no key of an entry")
+    return f'"{key}"'
