@@ -48,6 +48,9 @@ CONTROL = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")
 STATUSES = range(200, 600)
 """The statuses of a final answer (RFC 9110 §15)."""
 
+CLOSED = aiohttp.ClientConnectionResetError
+"""aiohttp's error where nothing can be written any more; without a body it is raised as it is."""
+
 UNREACHABLE = (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError)
 """Those of aiohttp's errors that mean that nothing was reached."""
 
@@ -160,6 +163,13 @@ def check_head(response: aiohttp.ClientResponse) -> None:
             raise aiohttp.ClientError(f"a control character in {name}")
 
 
+def is_unsent(exc: aiohttp.ClientError, body: bytes) -> bool:
+    """Return whether nothing of a request has left, as its connection was closed by then. On a busy
+    machine that shows late."""
+    was_closed = any(isinstance(each, CLOSED) for each in (exc, exc.__cause__))
+    return was_closed and len(body) <= WRITE_BYTES  # else a piece of it may have
+
+
 async def split_body(body: bytes) -> AsyncIterator[bytes]:
     """Yield a body in pieces: one large write would block the event loop while it is copied."""
     for start in range(0, len(body), WRITE_BYTES):
@@ -193,9 +203,9 @@ class Transport:
         begun = time.monotonic()
         try:
             response = await self._send(self._kept, method, url, headers, body)
-        except (aiohttp.ServerDisconnectedError, aiohttp.ClientOSError) as exc:
+        except (aiohttp.ServerDisconnectedError, aiohttp.ClientOSError, CLOSED) as exc:
             has_begun = not isinstance(getattr(exc, "message", ""), str)  # it is half a head
-            is_late = time.monotonic() - begun > STALE_SECONDS
+            is_late = time.monotonic() - begun > STALE_SECONDS and not is_unsent(exc, body)
             if has_begun or is_late or not is_reused.get():
                 raise
             response = await self._send(self._fresh, method, url, headers, body)

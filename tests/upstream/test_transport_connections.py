@@ -2,9 +2,11 @@
 
 import asyncio
 import socket
+from typing import Any
 
 import aiohttp
 import pytest
+from aiohttp.connector import Connection
 
 from upstream import transport
 from tests.upstream.transport_peer import OK, answer_all, client_of, replying
@@ -124,6 +126,37 @@ def test_reused_connection_that_died_is_replaced_once_by_a_fresh_one() -> None:
             assert {*answers} == {b"ok"}
             assert sum(b"/again" in each for each in asked) == 4 + 4, "sent on one, then on another"
             assert len(asked) == 8 + 4, "tried on another that is dead"
+
+    asyncio.run(main())
+
+
+@pytest.mark.parametrize("body", [b"", b"{}"])
+def test_connection_that_closes_before_the_request_leaves_is_replaced_however_late_that_shows(
+    monkeypatch: pytest.MonkeyPatch, body: bytes
+) -> None:
+    """Between the choice of the connection and the write, on a machine that is busy."""
+    choose = transport.Connector.connect
+
+    async def choose_one_that_closes(
+        self: transport.Connector, *args: Any, **more: Any
+    ) -> Connection:
+        connection = await choose(self, *args, **more)
+        if transport.is_reused.get():
+            assert connection.transport
+            if body:  # it is written by a task that begins later
+                asyncio.get_running_loop().call_soon(connection.transport.close)
+            else:
+                connection.transport.close()
+        return connection
+
+    monkeypatch.setattr(transport.Connector, "connect", choose_one_that_closes)
+    monkeypatch.setattr(transport, "STALE_SECONDS", -1)
+
+    async def main() -> None:
+        async with client_of(answer_all) as (client, asked):
+            assert await client.get("/") == b"ok"
+            assert await client.post("/again", body) == b"ok"
+            assert [each[:5] for each in asked] == [b"GET /", b"POST "]
 
     asyncio.run(main())
 
