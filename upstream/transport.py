@@ -6,13 +6,15 @@ What aiohttp 3.14 does not do, and is added here:
    with it, is sent once more on a fresh connection (RFC 9110 §9.2.2). aiohttp does so for
    idempotent methods, which POST is not (https://github.com/aio-libs/aiohttp/pull/7363).
 2. A kept connection that received something while it was idle is not used: aiohttp would take it
-   for the answer to the next request (https://github.com/aio-libs/aiohttp/issues/13656).
+   for the answer to the next request (https://github.com/aio-libs/aiohttp/issues/13656). The kernel
+   is asked, as the event loop may not have looked yet.
 3. A body ends with its connection. At bytes that are not HTTP, aiohttp closes the connection and
    leaves the reader of the body waiting (no issue known).
 4. A peer whose system says nothing any more is given up. aiohttp leaves that to `socket_factory`.
 """
 
 import re
+import select
 import socket
 import sys
 import time
@@ -106,6 +108,16 @@ class Handler(ResponseHandler):
             body.set_exception(aiohttp.ClientPayloadError("what arrived is not HTTP"))
 
 
+def is_idle(handler: Handler) -> bool:
+    """Return whether nothing has come on a connection since its last answer, its end included."""
+    transport = handler.transport
+    if handler.should_close or transport is None:
+        return False
+    poll = select.poll()
+    poll.register(transport.get_extra_info("socket").fileno(), select.POLLIN)
+    return not poll.poll(0)
+
+
 class Connector(aiohttp.TCPConnector):
     """Opens and keeps connections; none that received something while it was idle is used."""
 
@@ -118,9 +130,13 @@ class Connector(aiohttp.TCPConnector):
         self, req: aiohttp.ClientRequest, traces: list[Trace], timeout: aiohttp.ClientTimeout
     ) -> Connection:
         is_reused.set(False)
-        connection = await super().connect(req, traces, timeout)
-        handler = connection.protocol
-        assert isinstance(handler, Handler)
+        while True:
+            connection = await super().connect(req, traces, timeout)
+            handler = connection.protocol
+            assert isinstance(handler, Handler)
+            if not handler.was_used or is_idle(handler):
+                break
+            connection.close()
         is_reused.set(handler.was_used)
         handler.was_used = True
         if handler.should_close:

@@ -2,6 +2,7 @@
 
 import asyncio
 import socket
+import threading
 from typing import Any
 
 import aiohttp
@@ -9,7 +10,7 @@ import pytest
 from aiohttp.connector import Connection
 
 from upstream import transport
-from tests.upstream.transport_peer import OK, answer_all, client_of, replying
+from tests.upstream.transport_peer import OK, answer_all, client_at, client_of, replying
 
 
 def test_connection_is_kept_for_the_next_request() -> None:
@@ -159,6 +160,36 @@ def test_connection_that_closes_before_the_request_leaves_is_replaced_however_la
             assert [each[:5] for each in asked] == [b"GET /", b"POST "]
 
     asyncio.run(main())
+
+
+def test_connection_that_closed_while_the_loop_was_busy_is_not_used(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(transport, "STALE_SECONDS", -1)
+    may_close, has_closed = threading.Event(), threading.Event()
+
+    def serve(listener: socket.socket) -> None:
+        for _ in range(2):
+            connection, _ = listener.accept()
+            with connection, connection.makefile("rb") as file:
+                while file.readline().strip():
+                    pass
+                connection.sendall(OK)
+                may_close.wait()
+            has_closed.set()
+
+    async def main(port: int) -> None:
+        async with client_at(f"http://127.0.0.1:{port}") as client:
+            assert await client.get("/") == b"ok"
+            may_close.set()
+            has_closed.wait()  # the loop sees nothing of it
+            assert await client.post("/again") == b"ok"
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        server = threading.Thread(target=serve, args=(listener,))
+        server.start()
+        asyncio.run(main(listener.getsockname()[1]))
+        server.join()
 
 
 @pytest.mark.parametrize("method", ["POST", "PATCH"])
