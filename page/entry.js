@@ -104,10 +104,10 @@ export function show(id, other) {
   if (id === opened && other === beside) return;
   [opened, beside] = [id, other];
   if (!id) return dialog.close();
-  if (!dialog.open) dialog.showModal();
   [dialog.scrollTop, whole.hidden, pair.hidden] = [0, true, true];
   $("h2", dialog).textContent = "Entry";
   $("header .actions", dialog).hidden = true;
+  if (!dialog.open) dialog.showModal(); // the first control that is shown, Close, gets the focus
   fail(dialog);
   load(id, other).catch((error) => id === opened && fail(dialog, error));
 }
