@@ -69,6 +69,7 @@ from web.middleware import (
     HostMiddleware,
     MessageMiddleware,
     RequestIDMiddleware,
+    StopMiddleware,
     error_response,
 )
 from web.prompt_route import PromptRoute
@@ -349,6 +350,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     )
     if "*" not in settings.allowed_hosts:
         app.add_middleware(HostMiddleware, allowed_hosts=settings.allowed_hosts)
+    app.add_middleware(StopMiddleware)
     app.add_middleware(CORSMiddleware, origins=sorted(settings.ollama_origins))
     app.add_middleware(ClientMiddleware, timeout=settings.client_timeout)
     app.add_middleware(MessageMiddleware)

@@ -33,6 +33,7 @@ from tests.processes import (
 
 from tests.ways import connect
 
+ORIGIN = "http://localhost:3000"
 WORKERS = ["--workers", "2"]
 FASTAPI_RUN = [str(BIN / "fastapi"), "run", "app.py", "--host", "127.0.0.1"]
 FASTAPI_DEV = [str(BIN / "fastapi"), "dev", "app.py", "--no-reload"]
@@ -43,7 +44,9 @@ class Client(threading.Thread):
 
     def __init__(self, url: str, endpoint: str, accept: str = "*/*") -> None:
         super().__init__()
-        self._request = {"url": url + endpoint, "headers": {"accept": accept}}
+        headers = {"accept": accept, "origin": ORIGIN}
+        self._request = {"url": url + endpoint, "headers": headers}
+        self.readable_by = ""
         self.status = 0
         self.text = ""
         self.error: Exception | None = None
@@ -55,6 +58,7 @@ class Client(threading.Thread):
                 "POST", json={"prompt": "Why?"}, timeout=DEADLINE, **self._request
             ) as response:
                 self.status = response.status_code
+                self.readable_by = response.headers["access-control-allow-origin"]
                 for text in response.iter_text():
                     self.text += text
         except httpx.TransportError as exc:
@@ -86,6 +90,7 @@ def test_what_is_left_after_the_grace_period_is_cancelled_and_logged(
         for client in (generate, plain, events):
             client.join(DEADLINE)
         assert (generate.status, "stopping" in generate.text) == (503, True)
+        assert generate.readable_by == ORIGIN, "a browser would say CORS"
         assert isinstance(plain.error, httpx.RemoteProtocolError), "half an answer looked whole"
         assert "event: done" not in events.text
         entries = read_log(service.log_dir)

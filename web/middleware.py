@@ -49,11 +49,7 @@ def error_response(
 
 
 class RequestIDMiddleware:
-    """Gives every request an id, in `scope["state"]`, and its response the same in `X-Request-ID`.
-
-    As the outermost middleware it also ends quietly what uvicorn cancels when the grace period of a
-    stop is over: with a 503 if nothing has been sent yet.
-    """
+    """Gives every request an id, in `scope["state"]`, and its response the same, `X-Request-ID`."""
 
     def __init__(self, app: ASGIApp) -> None:
         self.app = app
@@ -63,21 +59,38 @@ class RequestIDMiddleware:
             return await self.app(scope, receive, send)
         request_id = str(uuid_utils.uuid7())
         scope.setdefault("state", {})["request_id"] = request_id
-        started = False
 
         async def send_with_id(message: Message) -> None:
-            nonlocal started
             if message["type"] == "http.response.start":
-                started = True
                 MutableHeaders(scope=message)[REQUEST_ID] = request_id
             await send(message)
 
+        await self.app(scope, receive, send_with_id)
+
+
+class StopMiddleware:
+    """Ends quietly what uvicorn cancels when the grace period of a stop is over: with a 503 if
+    nothing has been sent yet."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            return await self.app(scope, receive, send)
+        started = False
+
+        async def send_noted(message: Message) -> None:
+            nonlocal started
+            started = True
+            await send(message)
+
         try:
-            await self.app(scope, receive, send_with_id)
+            await self.app(scope, receive, send_noted)
         except asyncio.CancelledError:
             if not started:
                 response = error_response(scope, 503, "MiniVault is stopping; retry later")
-                await response(scope, receive, send_with_id)
+                await response(scope, receive, send)
 
 
 class MessageMiddleware:
