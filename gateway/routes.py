@@ -201,6 +201,6 @@ def create_router(settings: Settings) -> APIRouter:
     for method, paths in REFUSED.items():
         for path in paths:
             router.add_api_route(path, refuse_change, methods=[method])
-    for path in ("/api/{path:path}", "/v1/{path:path}", "//{path:path}"):
+    for path in ("/api", "/v1", "/api/{path:path}", "/v1/{path:path}", "//{path:path}"):
         router.add_api_route(path, answer_unknown, methods=ALL_METHODS)
     return router

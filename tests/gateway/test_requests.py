@@ -262,6 +262,8 @@ def test_what_ollama_does_not_have_is_its_404_or_405(through: Way) -> None:
         answer = send(through.url, http(method, path))
         assert answer.status == 404, path
         assert method == "HEAD" or shaped(path, answer.body) == "404 page not found"
+    for path in ("/api", "/v1"):
+        assert send(through.url, http("GET", path)).status == 404
     for (method, path), methods in OTHER_METHODS.items():
         answer = send(through.url, http(method, path))
         assert (answer.status, shaped(path, answer.body)) == (405, "405 method not allowed")
