@@ -52,11 +52,16 @@ class Prompt(BaseModel):
     )
 
 
+UTF8_CONTINUATIONS = bytes(range(0x80, 0xC0))
+"""The bytes of a character that are not its first one."""
+
+
 @dataclass(frozen=True, slots=True)
 class LoggedRequest:
     """A request as the log keeps it."""
 
-    prompt: str | None = None
+    prompt: str | bytes | None = None
+    """What was asked; where it is large, in UTF-8: Python's text may take four times as much."""
     model: str | None = None
     system: str | None = None
     options: Any = None
@@ -74,6 +79,19 @@ class LoggedRequest:
     """How the conversation began, where there is one."""
     unread: str | None = None
     """Why the body was not read, for the entry of an answer that has no other error."""
+
+    @property
+    def prompt_chars(self) -> int | None:
+        """How many characters the prompt has."""
+        if isinstance(self.prompt, bytes):
+            return len(self.prompt.translate(None, UTF8_CONTINUATIONS))
+        return None if self.prompt is None else len(self.prompt)
+
+    def shorten_prompt(self, length: int) -> str | None:
+        """Return the first characters of the prompt."""
+        if isinstance(self.prompt, bytes):
+            return self.prompt[: 4 * length].decode(errors="ignore")[:length]
+        return self.prompt and self.prompt[:length]
 
     @property
     def is_forwarded_whole(self) -> bool:

@@ -228,7 +228,7 @@ class Recording:
             client=self.client.address,
             user_agent=self.client.user_agent,
             trace_id=tracing.trace_id(),
-            prompt_chars=None if request.prompt is None else len(request.prompt),
+            prompt_chars=request.prompt_chars,
             response_chars=len(response),
             streamed=request.streamed,
             load_ms=known.load_ms,

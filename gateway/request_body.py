@@ -109,23 +109,27 @@ def parse_body(
         return keep_unread(body, encoding, str(exc))
     if is_costly(content):
         return keep_unread(body, encoding, "it would cost too much to read")
-    body_text: bytes | str = content
+    is_json = True
     try:
         parsed = from_json(content, allow_inf_nan=False, cache_strings="keys")
     except ValueError:
-        if len(content) > LENIENT_BYTES:
-            return keep_unread(body, encoding, "it is no JSON")
-        body_text = content.decode(errors="replace")  # not as the JSON that it nearly is
+        is_json = False
         try:
             parsed = parse_leniently(content, first_only=True)
-        except ValueError:
+        except ValueError as exc:
+            if len(content) > LENIENT_BYTES:
+                return keep_unread(body, encoding, str(exc))
             parsed = None
-    if not isinstance(parsed, dict):
-        return LoggedRequest(body=body_text)
-    request = protocol.read_request(parsed)
-    if isinstance(body_text, bytes) and not encoding and len(body) < LARGE_BYTES:
-        request = replace(request, counted_body=ask_for_usage(body, parsed))
-    return replace(request, body=body_text)
+    request = LoggedRequest()
+    if isinstance(parsed, dict):
+        request = protocol.read_request(parsed)
+        if is_json and not encoding and len(body) < LARGE_BYTES:
+            request = replace(request, counted_body=ask_for_usage(body, parsed))
+    del parsed
+    if isinstance(request.prompt, str) and sys.getsizeof(request.prompt) > LARGE_BYTES:
+        request = replace(request, prompt=request.prompt.encode())
+    # not as the JSON that it nearly is
+    return replace(request, body=content if is_json else content.decode(errors="replace"))
 
 
 def read_form(body: bytes, content_type: str, protocol: Protocol) -> LoggedRequest:

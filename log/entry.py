@@ -27,7 +27,8 @@ class LogEntry:
     llm_type: str
     model: str | None
     status: Status
-    prompt: str | None
+    prompt: str | bytes | None
+    """A text, as it is or in UTF-8."""
     system: str | None
     options: Any
     format: Any

@@ -33,13 +33,13 @@ async def watch_requests(request: Request) -> AsyncIterator[ServerSentEvent]:
         current = dict(recorder.recordings)
         for id, recording in current.items():
             if id not in told:
-                prompt = recording.request.prompt if keeps_texts else None
+                shorten_prompt = recording.request.shorten_prompt
                 began: dict[str, object] = {
                     "id": id,
                     "started_at": recording.started_at,
                     "endpoint": recording.endpoint,
                     "model": recording.request.model,
-                    "prompt": prompt and prompt[:PROMPT_LENGTH],
+                    "prompt": shorten_prompt(PROMPT_LENGTH) if keeps_texts else None,
                     "client": recording.client.address,
                     "user_agent": recording.client.user_agent,
                 }

@@ -109,12 +109,38 @@ def test_roles_and_the_keys_of_parts_have_any_case(through: Way) -> None:
     assert entry["prompt"] == "Why?"
 
 
-@pytest.mark.parametrize("size", [0, 3_000_000])
-@pytest.mark.parametrize("odd", [b'"\\ud83d"', b'"\xfc"', b"1" * 5000])
-def test_what_is_odd_elsewhere_hides_no_prompt(through: Way, size: int, odd: bytes) -> None:
-    body = b'{"prompt":"Why?","stream":false,"x":%b,"images":["%b"]}' % (odd, b"A" * size)
+ODD_TEXTS = {
+    "half a pair": (b"\\ud83d", "\ufffd"),
+    "two halves": (b"\\uDE00\\uD83D", "\ufffd\ufffd"),
+    "half a pair beside a pair": (b"\\ud83d\\ud83d\\ude00", "\ufffd😀"),
+    "half a pair behind a backslash": (b"\\\\\\ude00", "\\\ufffd"),
+    "a backslash and no half": (b"\\\\ud83d\xff", "\\ud83d\ufffd"),
+    "latin-1": (b"\xfc", "\ufffd"),
+}
+
+
+@pytest.mark.parametrize("size", [0, 6_000_000])
+@pytest.mark.parametrize("odd", ODD_TEXTS)
+def test_odd_text_is_read_in_bodies_of_any_size(through: Way, size: int, odd: str) -> None:
+    sent, read = ODD_TEXTS[odd]
+    body = b'{"prompt":"Why%b?","stream":false,"images":["%b"]}' % (sent, b"A" * size)
     entry = asked(through, "/api/generate", body)
+    assert (entry["prompt"], entry["streamed"]) == (f"Why{read}?", False)
+    assert entry["error"] is None and entry["request"] == body.decode(errors="replace")
+
+
+@pytest.mark.parametrize("size", [0, 3_000_000])
+def test_a_long_number_hides_no_prompt(through: Way, size: int) -> None:
+    body = b'{"prompt":"Why?","stream":false,"x":%b,"images":["%b"]}'
+    entry = asked(through, "/api/generate", body % (b"1" * 5000, b"A" * size))
     assert (entry["prompt"], entry["streamed"]) == ("Why?", False)
+
+
+@pytest.mark.parametrize("text", ["a", "ä", "€", "😀", "a\u2028"])
+def test_a_large_prompt_is_kept_whole(through: Way, text: str) -> None:
+    prompt = "Why? " + text * 70_000
+    entry = asked(through, "/api/generate", json.dumps({"prompt": prompt}).encode())
+    assert entry["prompt"] == prompt and entry["prompt_chars"] == len(prompt)
 
 
 def test_an_agents_many_short_turns_are_read(through: Way) -> None:

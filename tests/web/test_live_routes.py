@@ -82,6 +82,18 @@ def test_an_answer_is_told_of_from_its_beginning_to_its_end(
     assert (entry["id"], entry["started_at"]) == (started["id"], started["started_at"])
 
 
+@pytest.mark.parametrize("prompt", ["€" * 100_000, "😀" * 100_000])
+def test_a_large_prompt_is_told_by_its_beginning(
+    serve: Serve, ollama: OllamaStandIn, quick: None, prompt: str
+) -> None:
+    ollama.answer = then("Blue", end=hang)
+    service = serve(llm_service="ollama", ollama_base_url=ollama.url, log_key=KEY)
+    body = {"model": "m", "prompt": prompt}
+    with watching(service.url) as events, service.client.stream("POST", "/api/generate", json=body):
+        _, started = next(events)
+        assert started["prompt"] == prompt[:200]
+
+
 def test_no_text_is_told_where_none_is_kept(
     serve: Serve, ollama: OllamaStandIn, quick: None
 ) -> None:
