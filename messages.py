@@ -69,8 +69,8 @@ class LoggedRequest:
     think: Any = None
     streamed: bool | None = None
     """Whether the answer is to come piece by piece; None where that is unknown."""
-    body: bytes | str | None = None
-    """The body of a forwarded request: bytes where it is JSON, text where it is not."""
+    body: bytes | None = None
+    """The body of a forwarded request as JSON: as it was sent, or a text where it is none."""
     counted_body: bytes | None = None
     """The body with the question for token counts, if it can and has to be added."""
     tools: list[str] | None = None

@@ -1,6 +1,6 @@
 """What a hostile body costs everybody else: for how long, and how much memory.
 
-    python benchmarks/request_bodies.py [--times 3]
+    python benchmarks/request_bodies.py [--times 3] [--only emoji]
 
 MiniVault runs in front of a stand-in for Ollama. Each body is sent to `/generate`, and to
 `/api/chat` as it is, in gzip and in zstd, while another client asks `/health` over and over. The
@@ -50,6 +50,10 @@ BODIES: dict[str, Callable[[int], bytes]] = {
     "quotation marks": lambda n: b'"' * n,
     "text": lambda n: filled(n, b"Well, [that] is: text. ", b'{"prompt":"', b'"}'),
     "an emoji": lambda n: filled(n, b"Well that is text. ", '{"prompt":"😀'.encode(), b'"}'),
+    "a quote": lambda n: filled(n, b"Well that is text. ", '{"prompt":"“'.encode(), b'"}'),
+    "an escape": lambda n: filled(n, b"Well that is text. ", b'{"prompt":"\\ud83d\\ude00', b'"}'),
+    "a picture": lambda n: filled(n, b"QUJD", '{"prompt":"Why? 😀","images":["'.encode(), b'"]}'),
+    "an odd byte beside": lambda n: filled(n, b"QUJD", b'{"prompt":"\xff","images":["', b'"]}'),
     "line separators": lambda n: filled(n, "a\u2028".encode(), b'{"prompt":"', b'"}'),
     "an odd byte": lambda n: filled(n, b"Well that is text. ", b'{"prompt":"\xff', b'"}'),
     "long integers": lambda n: filled(n, b"9" * 4000 + b",", b'{"options":{"a":[', b"1]}}"),
@@ -160,7 +164,9 @@ def main() -> None:
     """Measure all bodies and print a table."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--times", type=int, default=3, help="of which the worst counts")
-    times = parser.parse_args().times
+    parser.add_argument("--only", default="", help="bodies with this in their name")
+    given = parser.parse_args()
+    times = given.times
     print("| body | path | MB | status | loop held, ms | memory, bytes a byte |")
     print("| --- | --- | ---: | ---: | ---: | ---: |")
     with tempfile.TemporaryDirectory() as folder, minivault(Path(folder)) as (port, pid):
@@ -169,6 +175,7 @@ def main() -> None:
         cases = [
             (name, path, encoding, make(size))
             for name, make in BODIES.items()
+            if given.only in name
             for path, sizes in (("/generate", (0.9,)), ("/api/chat", (1, 5, 20)))
             for size in (int(each * MEGABYTE) for each in sizes)
             for encoding in (ENCODINGS if path == "/api/chat" and size > 10**7 else [""])

@@ -21,7 +21,7 @@ from pydantic_core import from_json, to_json
 from gateway.usage import ask_for_usage
 from messages import LoggedRequest
 from protocols.base import Protocol
-from protocols.json_reading import LENIENT_BYTES, is_costly, parse_leniently
+from protocols.json_reading import LENIENT_BYTES, is_costly, parse_leniently, repair_utf8
 from web.state import Request
 
 if sys.version_info >= (3, 14):
@@ -128,8 +128,12 @@ def parse_body(
     del parsed
     if isinstance(request.prompt, str) and sys.getsizeof(request.prompt) > LARGE_BYTES:
         request = replace(request, prompt=request.prompt.encode())
-    # not as the JSON that it nearly is
-    return replace(request, body=content if is_json else content.decode(errors="replace"))
+    return replace(request, body=content if is_json else quote(content))
+
+
+def quote(data: bytes) -> bytes:
+    """Return a text as JSON, a large one without holding up other threads."""
+    return b'"%b"' % b"".join(to_json(piece)[1:-1] for piece in repair_utf8(data))
 
 
 def read_form(body: bytes, content_type: str, protocol: Protocol) -> LoggedRequest:

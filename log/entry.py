@@ -41,8 +41,8 @@ class LogEntry:
     response_tokens: int | None
     finish_reason: str | None = None
     tool_calls: list[dict[str, Any]] | None = None
-    request: bytes | str | None = None
-    """JSON as it was sent, where it is bytes."""
+    request: bytes | None = None
+    """JSON as it was sent."""
     client: str | None = None
     user_agent: str | None = None
     trace_id: str | None = None
@@ -74,19 +74,16 @@ class LogEntry:
 
     def to_line(self) -> bytes:
         """Return the entry as a line of JSON, which Python's text files take for one line too."""
-        sent = self.request if isinstance(self.request, bytes) else None
-        entry = replace(self, request=None) if sent else self
+        entry = replace(self, request=None)
         try:
             line = to_json(entry, inf_nan_mode="null")
-        except (
-            ValueError
-        ):  # a text that is not Unicode, as a file's name can be: \u escapes carry it
-            line = json.dumps(asdict(entry), separators=(",", ":")).encode()
-        if not sent:
-            return escape_line_ends(line) + b"\n"
+        except ValueError:  # not Unicode, as a file's name may not be: \u escapes carry it
+            line = json.dumps(asdict(entry), separators=(",", ":"), default=bytes.decode).encode()
         line = escape_line_ends(line)
+        if self.request is None:
+            return line + b"\n"
         # both are white space between JSON's tokens, and both end a line
-        sent = escape_line_ends(sent.replace(b"\n", b" ").replace(b"\r", b" "))
+        sent = escape_line_ends(self.request.replace(b"\n", b" ").replace(b"\r", b" "))
         # the last one: no key behind it holds an object
         cut = line.rindex(b'"request":null') + len(b'"request":')
         whole = memoryview(line)

@@ -15,23 +15,31 @@ Whatever pydantic's parser reads needs none of this: it is tried first, as it is
 again when rule 1 has been applied to the data.
 """
 
+import codecs
 import json
 import math
 import re
+from collections.abc import Iterator
 from decimal import Decimal
 from typing import Any
 
 import re2  # type: ignore[import-untyped]
 from pydantic_core import from_json
 
+
+def compile_bytes(pattern: bytes) -> Any:
+    """Return a pattern of RE2, which lets other threads run meanwhile. It would take UTF-8."""
+    options = re2.Options()
+    options.encoding = re2.Options.Encoding.LATIN1
+    options.dot_nl = True
+    return re2.compile(pattern, options)
+
+
 SMALL_BYTES = 2**16
 """To parse so much takes some milliseconds and a megabyte, whatever it is."""
 
 LENIENT_BYTES = 2**22
 """Up to here data is read by Python's own parser, which takes ten times as long."""
-
-MAX_GROWTH = 1.25
-"""How many times longer data beyond that may become when what is no Unicode is replaced."""
 
 STRIPPED_BYTES = 2**22
 """Up to here strings are taken out to count what is not in them; 4 MiB take some 20 ms."""
@@ -49,13 +57,19 @@ MAX_COST = 7
 MODEST_BYTES, MODEST_COST = 2**18, 20
 """How many they may be up to this size: agents send many short messages."""
 
+MAX_TEXT_BYTES = 2**22
+"""How much may be in strings that have characters beyond ASCII: Python's text takes up to four
+bytes for each of theirs, and the time is that of the memory."""
+
+ASCII_TEXTS = compile_bytes(rb'(?:[^"]|"(?:[^"\\\x80-\xff]|\\[^u])*")*')
+TEXT = compile_bytes(rb'"(?:[^"\\]|\\.)*"?')
 MAX_LONG_DIGITS = 2**17
-LONG_NUMBER = re2.compile(rb"[0-9]{100,}")  # RE2 lets other threads run meanwhile
-ESCAPES_OF_TEXT = re2.compile(
-    rb"(?s)(?:[^\\]|\\[^u]|\\u[^dD]|\\u[dD][0-7]"
+LONG_NUMBER = compile_bytes(rb"[0-9]{100,}")
+WHOLE_PAIRS = compile_bytes(
+    rb"(?:[^\\]|\\[^u]|\\u[^dD]|\\u[dD][0-7]"
     rb"|\\u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2})*"
 )
-"""JSON without halves of surrogate pairs; whole pairs are in it."""
+"""JSON up to the first half of a surrogate pair."""
 
 HALF = re.compile(rb"\\u[dD][89a-fA-F][0-9a-fA-F]{2}")
 STRING = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"?', re.DOTALL)
@@ -68,7 +82,7 @@ def is_costly(data: bytes, max_values: int = MAX_VALUES) -> bool:
     """
     if len(data) <= SMALL_BYTES:
         return False
-    if has_long_numbers(data) or grows_in_the_log(data):
+    if has_long_numbers(data) or has_long_texts(data) or grows_in_the_log(data):
         return True
     max_cost = MODEST_COST if len(data) <= MODEST_BYTES else MAX_COST
     if not exceeds(data, len(data) * max_cost, max_values):
@@ -95,6 +109,19 @@ def count_long_digits(data: bytes) -> int:
         if digits > MAX_LONG_DIGITS:
             break
     return digits
+
+
+def has_long_texts(data: bytes) -> bool:
+    """Return whether too much is in strings that have characters beyond ASCII."""
+    if len(data) <= MAX_TEXT_BYTES:
+        return False
+    length = position = 0
+    while length <= MAX_TEXT_BYTES and (start := ASCII_TEXTS.match(data, position).end()) < len(
+        data
+    ):
+        position = TEXT.match(data, start).end()
+        length += position - start
+    return length > MAX_TEXT_BYTES
 
 
 def grows_in_the_log(data: bytes) -> bool:
@@ -130,9 +157,7 @@ def parse_leniently(data: bytes, *, first_only: bool = False) -> Any:
     Raises:
         ValueError: there is none, or it is too long to be read in this way.
     """
-    repaired = replace_halves(data.decode("utf-8", "replace").encode())
-    if len(data) > LENIENT_BYTES and len(repaired) > len(data) * MAX_GROWTH:
-        raise ValueError("it is no UTF-8")
+    repaired = replace_halves(b"".join(repair_utf8(data)))
     try:
         return from_json(repaired, allow_inf_nan=False, cache_strings="none")
     except ValueError:
@@ -148,15 +173,23 @@ def parse_leniently(data: bytes, *, first_only: bool = False) -> Any:
     return value
 
 
+def repair_utf8(data: bytes) -> Iterator[bytes]:
+    """Yield the data in pieces of UTF-8, with U+FFFD for what is none."""
+    decoder = codecs.getincrementaldecoder("utf-8")("replace")
+    for start in range(0, len(data), SLICE_BYTES):
+        is_last = start + SLICE_BYTES >= len(data)
+        yield decoder.decode(data[start : start + SLICE_BYTES], is_last).encode()
+
+
 def replace_halves(data: bytes) -> bytes:
     """Return JSON with U+FFFD for each half of a surrogate pair."""
     if b"\\u" not in data:
         return data
     replaced = bytearray(data)
-    position = ESCAPES_OF_TEXT.match(data).end()
+    position = WHOLE_PAIRS.match(data).end()
     while HALF.match(data, position):
         replaced[position : position + 6] = b"\\ufffd"
-        position = ESCAPES_OF_TEXT.match(data, position + 6).end()
+        position = WHOLE_PAIRS.match(data, position + 6).end()
     return bytes(replaced)
 
 

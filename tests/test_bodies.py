@@ -274,6 +274,9 @@ def test_what_is_decompressed_for_the_record_counts_too(
 SEPARATORS = "a\u2028" * 300_000
 COSTLY: dict[str, bytes] = {
     "long numbers": b"[%b1]" % ((b"9" * 4000 + b",") * 400),
+    "a long text with a rare character": json.dumps(f"😀{'a' * 5_000_000}").encode(),
+    "the same, not escaped": json.dumps(f"{'a' * 5_000_000}“", ensure_ascii=False).encode(),
+    "many texts with rare characters": b",".join([b'"%b"' % ("é" * 20_000).encode()] * 150),
     "characters that the log writes with six": json.dumps(SEPARATORS, ensure_ascii=False).encode(),
 }
 

@@ -71,15 +71,22 @@ def parse_prompt(body: bytes) -> Prompt:
         message = "The body has too many values to be read; send fewer lists and objects"
         raise RequestValidationError([describe("too_many_values", (), message)], body={})
     try:
-        return Prompt.model_validate_json(body.decode())
-    except UnicodeDecodeError:
-        raise HTTPException(400, NOT_PARSED) from None
+        return Prompt.model_validate_json(body)
     except ValidationError as exc:
-        if any(reason in str(exc) for reason in UNPARSABLE):
+        if not is_utf8(body) or any(reason in str(exc) for reason in UNPARSABLE):
             raise HTTPException(400, NOT_PARSED) from None
         errors = exc.errors(include_url=False, include_context=False, include_input=False)
         problems = [describe(error["type"], error["loc"], error["msg"]) for error in errors]
         raise RequestValidationError(problems, body={}) from None
+
+
+def is_utf8(data: bytes) -> bool:
+    """Return whether data is text in UTF-8."""
+    try:
+        data.decode()
+    except UnicodeDecodeError:
+        return False
+    return True
 
 
 def describe(kind: str, location: Sequence[int | str], message: str) -> dict[str, Any]:
