@@ -58,7 +58,7 @@ from logger import JsonlLog, LogUnavailableError
 from messages import LoggedRequest, Prompt
 from recorder import Recorder, Recording, TooManyRequestsError
 from settings import VERSION, Settings, load_settings
-from telemetry import metrics
+from telemetry import metrics, tracing
 from telemetry.output import prepare_loggers
 from web import docs, live_routes, log_routes, page
 from web.client import ClientMiddleware
@@ -168,8 +168,9 @@ async def stream(request: Request, recording: CurrentRecording) -> AnswerStream:
 
 @probes.head("/health", include_in_schema=False)
 @probes.get("/health")
-async def check_health() -> Health:
-    """Tell that the process is up."""
+async def check_health(response: Response) -> Health:
+    """Tell that the process is up; the `Server` header says which version it is."""
+    response.headers["Server"] = f"MiniVault/{VERSION}"
     return Health()
 
 
@@ -279,7 +280,7 @@ async def lifespan(app: FastAPI) -> AsyncIterator[ProcessState]:
         create_llm_service(settings) as service,
     ):
         metrics.forget_ended_workers()
-        recorder = Recorder(log, service.llm_type, settings.max_concurrency)
+        recorder = Recorder(log, service.llm_type, settings.max_concurrency, service.address)
         return_large_blocks()
         gc.freeze()  # what exists by now lasts: no collection has to look at it again
         log_source = settings.log_source or settings.log_dir
@@ -315,7 +316,12 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         generate_unique_id_function=docs.operation_id,
         lifespan=lifespan,
         # traces alone: metrics are at /metrics, and what is wrong with a body may quote it
-        telemetry={"metrics": False, "logs": False, "operation_spans": False},
+        telemetry={
+            "metrics": False,
+            "logs": False,
+            "operation_spans": False,
+            "exclude": tracing.is_probe,
+        },
     )
     app.state.settings = settings
     # on the routers, not the app: there the 413 would pass no middleware

@@ -98,6 +98,8 @@ class LLMService(ABC):
     """Whether it has Ollama's own interfaces, so that the gateway can forward to it."""
     model: str
     """What answers where a prompt names no model."""
+    address: tuple[str, int] | None = None
+    """Its host and its port."""
 
     @property
     @abstractmethod
@@ -198,6 +200,7 @@ class HTTPService(LLMService):
         self._failure: LLMServiceError | None = None
         url = httpx.URL(base_url)
         self.url = url.copy_with(userinfo=b"")
+        self.address = url.host, url.port or (443 if url.scheme == "https" else 80)
         self._url_of = lru_cache(32)(self._parse_target)
         self._headers = [(b"Via", self.via.encode())]
         if url.userinfo:  # for a proxy in between that wants a password

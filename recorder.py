@@ -8,7 +8,7 @@ the recorder has to know about the log.
 import asyncio
 import logging
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Iterator
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator
 from contextlib import aclosing, asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -121,6 +121,7 @@ class Recording:
         id: str,
         endpoint: str,
         llm_type: str,
+        annotate: Callable[[LogEntry], None],
     ) -> None:
         self.entry: LogEntry | None = None
         self.chunks = self._record(chunks)
@@ -131,6 +132,7 @@ class Recording:
         self._id = id
         self.endpoint = endpoint
         self._llm_type = llm_type
+        self._annotate = annotate
         self._known = Chunk(model=request.model)
         self._response: list[str] = []
         self._other_choices: dict[int, list[str]] = {}
@@ -243,16 +245,20 @@ class Recording:
             await self._log.append(self.entry, self._describe_departure)
         finally:
             metrics.count(self.entry)
-            tracing.annotate_span(self.entry)
+            self._annotate(self.entry)
 
 
 class Recorder:
     """Records the answers of this process, at most `limit` of them at a time."""
 
-    def __init__(self, log: JsonlLog, llm_type: str, limit: int) -> None:
+    def __init__(
+        self, log: JsonlLog, llm_type: str, limit: int, address: tuple[str, int] | None = None
+    ) -> None:
+        """`address` is where the service is, for traces."""
         metrics.IN_FLIGHT_LIMIT.set(limit)
         self._log = log
         self._llm_type = llm_type
+        self._address = address
         self._limit = limit
         self.recordings: dict[str, Recording] = {}
         """The answers in flight, by the ids of their requests."""
@@ -274,15 +280,23 @@ class Recorder:
         endpoint: str,
     ) -> AsyncIterator[Recording]:
         """Record an answer; however the block ends, what is left of the answer is ended too."""
-        recording = Recording(
-            self._log, request, chunks, client, id=id, endpoint=endpoint, llm_type=self._llm_type
-        )
-        self.recordings[id] = recording
-        try:
-            async with aclosing(recording.chunks):
-                yield recording
-        finally:
-            del self.recordings[id]
+        with tracing.trace_call(request, endpoint, self._llm_type, self._address) as annotate:
+            recording = Recording(
+                self._log,
+                request,
+                chunks,
+                client,
+                id=id,
+                endpoint=endpoint,
+                llm_type=self._llm_type,
+                annotate=annotate,
+            )
+            self.recordings[id] = recording
+            try:
+                async with aclosing(recording.chunks):
+                    yield recording
+            finally:
+                del self.recordings[id]
 
     @contextmanager
     def admit(self) -> Iterator[None]:

@@ -17,9 +17,8 @@ from starlette.responses import RedirectResponse
 
 from gateway.forwarding import Forward, ForwardedAnswer, find_ollama
 from gateway.request_body import RequestReader, collect_body
-from protocols.base import Endpoint, Protocol, as_dict
-from protocols.embeddings import NativeEmbeddings, OpenAIEmbeddings
-from protocols.registry import endpoints
+from protocols.base import Protocol, as_dict
+from protocols.registry import embeddings, endpoints
 from settings import Settings
 from web.keys import KeyedRoute
 from web.state import Request
@@ -186,10 +185,7 @@ def create_router(settings: Settings) -> APIRouter:
     """Return the routes of all registered protocols, and of embeddings if they are recorded."""
     reader = RequestReader(settings.max_body_bytes)
     router = APIRouter(route_class=KeyedRoute, include_in_schema=False)
-    recorded: list[tuple[Endpoint, Protocol]] = endpoints()
-    if settings.log_embeddings:
-        for embeddings in (NativeEmbeddings(), OpenAIEmbeddings()):
-            recorded += [(endpoint, embeddings) for endpoint in embeddings.endpoints]
+    recorded = endpoints() + (embeddings() if settings.log_embeddings else [])
     for endpoint, protocol in recorded:
         router.add_api_route(
             endpoint.path, create_recorded_endpoint(protocol, reader), methods=["POST"]

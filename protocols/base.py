@@ -33,7 +33,8 @@ class Endpoint:
     summary: str
     example: Json | None
     """The body of a request that works, but for its model; None where it is a form."""
-    is_chat: bool = True
+    operation: str = "chat"
+    """What it does, as OpenTelemetry's conventions name it."""
 
 
 class Protocol(ABC):

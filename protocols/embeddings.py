@@ -58,8 +58,10 @@ class NativeEmbeddings(Embeddings, Native):
 
     streams_by_default = False
     endpoints = (
-        Endpoint("/api/embed", "Make embeddings", {"input": "Blue sky"}, is_chat=False),
-        Endpoint("/api/embeddings", "Make an embedding", {"prompt": "Blue sky"}, is_chat=False),
+        Endpoint("/api/embed", "Make embeddings", {"input": "Blue sky"}, operation="embeddings"),
+        Endpoint(
+            "/api/embeddings", "Make an embedding", {"prompt": "Blue sky"}, operation="embeddings"
+        ),
     )
 
 
@@ -67,5 +69,7 @@ class OpenAIEmbeddings(Embeddings, OpenAI):
     """`/v1/embeddings`."""
 
     endpoints = (
-        Endpoint("/v1/embeddings", "Make embeddings", {"input": "Blue sky"}, is_chat=False),
+        Endpoint(
+            "/v1/embeddings", "Make embeddings", {"input": "Blue sky"}, operation="embeddings"
+        ),
     )

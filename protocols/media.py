@@ -18,7 +18,12 @@ class Transcriptions(OpenAI):
     """`/v1/audio/transcriptions`: a form with a sound file; text, one object, or events."""
 
     endpoints = (
-        Endpoint("/v1/audio/transcriptions", "Write down what is said", None, is_chat=False),
+        Endpoint(
+            "/v1/audio/transcriptions",
+            "Write down what is said",
+            None,
+            operation="generate_content",
+        ),
     )
     takes_text = True
 
@@ -41,9 +46,17 @@ class Images(OpenAI):
 
     endpoints = (
         Endpoint(
-            "/v1/images/generations", "Draw a picture", {"prompt": "A blue sky"}, is_chat=False
+            "/v1/images/generations",
+            "Draw a picture",
+            {"prompt": "A blue sky"},
+            operation="generate_content",
         ),
-        Endpoint("/v1/images/edits", "Change a picture", {"prompt": "A blue sky"}, is_chat=False),
+        Endpoint(
+            "/v1/images/edits",
+            "Change a picture",
+            {"prompt": "A blue sky"},
+            operation="generate_content",
+        ),
     )
 
     def read_event(self, event: Json, chunk: Chunk, *, streamed: bool) -> None:

@@ -29,7 +29,10 @@ class Native(Protocol):
     streams_by_default = True
     endpoints = (
         Endpoint(
-            "/api/generate", "Answer a prompt", {"prompt": "Why is the sky blue?"}, is_chat=False
+            "/api/generate",
+            "Answer a prompt",
+            {"prompt": "Why is the sky blue?"},
+            operation="text_completion",
         ),
         Endpoint(
             "/api/chat",

@@ -47,7 +47,10 @@ class ChatCompletions(OpenAI):
     endpoints = (
         Endpoint("/v1/chat/completions", "Answer a conversation", {"messages": MESSAGES}),
         Endpoint(
-            "/v1/completions", "Answer a prompt", {"prompt": "Why is the sky blue?"}, is_chat=False
+            "/v1/completions",
+            "Answer a prompt",
+            {"prompt": "Why is the sky blue?"},
+            operation="text_completion",
         ),
     )
     last_data = b"[DONE]"

@@ -2,6 +2,7 @@
 
 from protocols.anthropic import Messages
 from protocols.base import Endpoint, Json, Protocol
+from protocols.embeddings import NativeEmbeddings, OpenAIEmbeddings
 from protocols.media import Images, Transcriptions
 from protocols.native import Native
 from protocols.openai import ChatCompletions, Responses
@@ -16,9 +17,18 @@ PROTOCOLS: list[Protocol] = [
 ]
 
 
+EMBEDDINGS: list[Protocol] = [NativeEmbeddings(), OpenAIEmbeddings()]
+"""Those whose requests are recorded if the settings say so."""
+
+
 def endpoints() -> list[tuple[Endpoint, Protocol]]:
-    """Return every endpoint with its protocol."""
+    """Return every endpoint that is always recorded, with its protocol."""
     return [(endpoint, protocol) for protocol in PROTOCOLS for endpoint in protocol.endpoints]
+
+
+def embeddings() -> list[tuple[Endpoint, Protocol]]:
+    """Return the endpoints of embeddings, with their protocols."""
+    return [(endpoint, protocol) for protocol in EMBEDDINGS for endpoint in protocol.endpoints]
 
 
 def find_protocol(path: str) -> Protocol | None:
@@ -33,6 +43,7 @@ def error_body(path: str, status: int, message: str) -> Json:
     return protocol.error_body(status, message) if protocol else {"detail": message}
 
 
-def is_chat(path: str) -> bool:
-    """Return whether the path takes a conversation, not one prompt."""
-    return any(endpoint.path == path and endpoint.is_chat for endpoint, _ in endpoints())
+def find_operation(path: str) -> str:
+    """Return what a request for the path does, as OpenTelemetry's conventions name it."""
+    known = {endpoint.path: endpoint.operation for endpoint, _ in [*endpoints(), *embeddings()]}
+    return known.get(path, "text_completion")  # as `/generate` and `/stream`

@@ -13,15 +13,26 @@ import json
 import multiprocessing
 import os
 import re
+from collections.abc import Iterator
 from pathlib import Path
 
 import prometheus_client
-from prometheus_client import REGISTRY, CollectorRegistry, Counter, Gauge, Histogram
+from prometheus_client import (
+    REGISTRY,
+    CollectorRegistry,
+    Counter,
+    Gauge,
+    Histogram,
+    Metric,
+    ProcessCollector,
+)
 from prometheus_client.exposition import choose_encoder
+from prometheus_client.registry import Collector
 from prometheus_client.multiprocess import MultiProcessCollector, mark_process_dead
 
 from log.entry import NO_ANSWERS, LogEntry
 from log.speed import SPEED_KEYS, tokens_per_second
+from protocols.registry import find_operation
 from settings import VERSION
 from upstream.model_names import canonical_name
 
@@ -49,11 +60,16 @@ def shared_files() -> dict[Path, int]:
     return found
 
 
+def is_live(path: Path) -> bool:
+    """Return whether a file is removed when its process ends."""
+    return path.stem.startswith("gauge_live")
+
+
 def remove_gauges_left_behind() -> None:
     """Remove the gauges of processes that were killed: after the restart of a container the new
     ones have the same numbers, and would go on from there."""
     for path, pid in shared_files().items():
-        if path.stem.startswith("gauge_live") and (pid == os.getpid() or not runs(pid)):
+        if is_live(path) and (pid == os.getpid() or not runs(pid)):
             path.unlink(missing_ok=True)
 
 
@@ -99,10 +115,11 @@ TOKENS = Counter(
     "Tokens as Ollama counts them, of prompts (input) and answers (output).",
     ["endpoint", "model", "type"],
 )
+LABELS = ["endpoint", "model", "gen_ai_operation_name", "gen_ai_provider_name"]
 DURATION = Histogram(
     "gen_ai_server_request_duration_seconds",
     "From a request to the end of its answer, complete or not.",
-    ["endpoint", "model"],
+    [*LABELS, "error_type"],
     buckets=[
         *(0.01, 0.02, 0.04, 0.08, 0.16, 0.32, 0.64, 1.28, 2.56, 5.12, 10.24, 20.48, 40.96, 81.92),
         *(163.84, 327.68, 655.36),
@@ -111,7 +128,7 @@ DURATION = Histogram(
 FIRST_TOKEN = Histogram(
     "gen_ai_server_time_to_first_token_seconds",
     "From a request to the first token of a complete answer, unless it came as a whole.",
-    ["endpoint", "model"],
+    LABELS,
     buckets=[
         *(0.001, 0.005, 0.01, 0.02, 0.04, 0.06, 0.08, 0.1, 0.25, 0.5, 0.75, 1, 2.5, 5, 7.5, 10),
         *(20, 40, 80, 160, 320),  # a model that has to be loaded first
@@ -120,7 +137,7 @@ FIRST_TOKEN = Histogram(
 PER_TOKEN = Histogram(
     "gen_ai_server_time_per_output_token_seconds",
     "Between two tokens of a complete answer, on average: as Ollama measured, or of a stream.",
-    ["endpoint", "model"],
+    LABELS,
     buckets=[0.01, 0.025, 0.05, 0.075, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.75, 1, 2.5],
 )
 LOG_ENTRIES = Counter("minivault_log_entries_total", "Entries written to the log.")
@@ -189,15 +206,33 @@ def count(entry: LogEntry) -> None:
     REQUESTS.labels(entry.endpoint, model, status).inc()
     if not is_answer:
         return
-    DURATION.labels(entry.endpoint, model).observe(entry.duration_ms / 1000)
+    labels = (entry.endpoint, model, find_operation(entry.endpoint), entry.llm_type)
+    error_type = "_OTHER" if entry.status == "error" else ""
+    DURATION.labels(*labels, error_type).observe(entry.duration_ms / 1000)
     TOKENS.labels(entry.endpoint, model, "input").inc(entry.prompt_tokens or 0)
     TOKENS.labels(entry.endpoint, model, "output").inc(entry.response_tokens or 0)
     if not is_complete:
         return
     if entry.ttft_ms is not None:
-        FIRST_TOKEN.labels(entry.endpoint, model).observe(entry.ttft_ms / 1000)
+        FIRST_TOKEN.labels(*labels).observe(entry.ttft_ms / 1000)
     if rate := tokens_per_second(*(getattr(entry, key) for key in SPEED_KEYS)):
-        PER_TOKEN.labels(entry.endpoint, model).observe(1 / rate)
+        PER_TOKEN.labels(*labels).observe(1 / rate)
+
+
+class WorkersCollector(Collector):
+    """The `process_…` metrics of every worker, with its process number as a label."""
+
+    def collect(self) -> Iterator[Metric]:
+        """Yield each metric with the values of all workers."""
+        found: dict[str, Metric] = {}
+        for pid in sorted({pid for path, pid in shared_files().items() if is_live(path)}):
+            for metric in ProcessCollector(pid=lambda: pid, registry=None).collect():
+                merged = found.setdefault(
+                    metric.name, Metric(metric.name, metric.documentation, metric.type)
+                )
+                for sample in metric.samples:
+                    merged.add_sample(sample.name, {"pid": str(pid)}, sample.value)
+        yield from found.values()
 
 
 def exposition(accept: str) -> tuple[bytes, str]:
@@ -210,6 +245,7 @@ def exposition(accept: str) -> tuple[bytes, str]:
     if SHARED_DIRECTORY:
         registry = CollectorRegistry()
         MultiProcessCollector(registry)  # type: ignore[no-untyped-call]
+        registry.register(WorkersCollector())
     elif multiprocessing.parent_process():
         raise NotSharedError(
             "there are several workers; set PROMETHEUS_MULTIPROC_DIR to an empty directory, in "

@@ -27,7 +27,9 @@ class Rerank(Protocol):
 
     prefix = "/v1/rerank"
     reference = "https://rerank.example/reference"
-    endpoints = (Endpoint("/v1/rerank", "Order documents", {"query": "Sky?"}, is_chat=False),)
+    endpoints = (
+        Endpoint("/v1/rerank", "Order documents", {"query": "Sky?"}, operation="retrieval"),
+    )
     last_data = b"[END]"
     error_event = "oops"
 
@@ -95,7 +97,7 @@ def test_a_protocol_is_in_the_docs_and_in_traces(service: Service) -> None:
     document = service.client.get("/openapi.json").json()
     row = "| `/v1/rerank` | [Order documents](https://rerank.example/reference) |"
     assert row in document["info"]["description"]
-    assert not registry.is_chat("/v1/rerank") and registry.is_chat("/v1/messages")
+    assert registry.find_operation("/v1/rerank") == "retrieval"
 
 
 class LlamaServer(HTTPService):

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from settings import VERSION
 from tests.conftest import Serve, Service
 from tests.ollama_stand_in import OllamaStandIn
 from tests.test_errors import detail
@@ -55,6 +56,12 @@ def test_ready_does_not_wait_for_an_ollama_that_says_nothing(
         service = serve(llm_service="ollama", ollama_base_url=url, connect_timeout=0.2)
         response = service.client.get("/ready")
     assert response.status_code == 503 and "no answer" in detail(response)
+
+
+def test_health_says_which_version_it_is(serve: Serve) -> None:
+    answer = serve().client.get("/health")
+    assert answer.json() == {"status": "ok"}
+    assert answer.headers["server"].endswith(f"MiniVault/{VERSION}")  # behind uvicorn's own
 
 
 @pytest.mark.parametrize("path", ["/health", "/ready"])

@@ -92,6 +92,9 @@ def test_an_answer_is_counted_as_its_entry_says(live: Process, ollama: OllamaSta
     (entry,) = read_log(live.log_dir)
     series = scraped(live.url)
     labels = ("/stream", "tinyllama:latest")
+    conventions = ("text_completion", "ollama")
+    full = ("/stream", *conventions, "tinyllama:latest")
+    with_error = ("/stream", "", *conventions, "tinyllama:latest")
     seconds = {"duration": entry["duration_ms"] / 1000, "first": entry["ttft_ms"] / 1000}
     rate = tokens_per_second(*map(entry.get, SPEED_KEYS))
     assert rate
@@ -100,9 +103,9 @@ def test_an_answer_is_counted_as_its_entry_says(live: Process, ollama: OllamaSta
         ("minivault_requests_total", *labels, "ok"): 1,
         ("minivault_tokens_total", *labels, "input"): entry["prompt_tokens"],
         ("minivault_tokens_total", *labels, "output"): entry["response_tokens"],
-        ("gen_ai_server_request_duration_seconds_sum", *labels): seconds["duration"],
-        ("gen_ai_server_time_to_first_token_seconds_sum", *labels): seconds["first"],
-        ("gen_ai_server_time_per_output_token_seconds_sum", *labels): between,
+        ("gen_ai_server_request_duration_seconds_sum", *with_error): seconds["duration"],
+        ("gen_ai_server_time_to_first_token_seconds_sum", *full): seconds["first"],
+        ("gen_ai_server_time_per_output_token_seconds_sum", *full): between,
         ("minivault_log_entries_total",): 1,
         ("minivault_log_bytes_total",): sum(
             path.stat().st_size for path in live.log_dir.glob("*.jsonl")
@@ -160,7 +163,8 @@ def test_what_failed_and_what_was_left_is_counted_as_such(
     model = "tinyllama:latest"
     assert series["minivault_requests_total", "/generate", model, "error"] == 1
     assert series["minivault_requests_total", "/stream", model, "cancelled"] == 1
-    assert series["gen_ai_server_time_to_first_token_seconds_count", "/generate", model] == 1
+    labels = ("/generate", "text_completion", "ollama", model)
+    assert series["gen_ai_server_time_to_first_token_seconds_count", *labels] == 1
     assert sums(series, "gen_ai_server_time_to_first_token_seconds_count") == 1
     assert sums(series, "gen_ai_server_request_duration_seconds_count") == 3
 
@@ -278,6 +282,11 @@ def test_workers_answer_for_one_another_and_forget_one_that_died(
             assert set(pool.map(lambda _: ask(service.url), range(40))) == {200}
         key = ("minivault_requests_total", "/generate", "tinyllama:latest", "ok")
         assert {scraped(service.url)[key] for _ in range(12)} == {40}
+        running = {str(worker) for worker in workers(service.popen.pid)}
+        for name in ("process_cpu_seconds_total", "process_resident_memory_bytes"):
+            shown = scraped(service.url).items()
+            values = {key[1]: value for key, value in shown if key[0] == name}
+            assert running <= values.keys() and min(values.values()) > 0
         ollama.answer = then("Blue", end=hang)
         with one_under_way(service.url):
             assert scraped(service.url)["minivault_requests_in_flight",] == 1

@@ -14,6 +14,7 @@ from opentelemetry.proto.trace.v1.trace_pb2 import Span, Status
 from tests.conftest import DEADLINE, eventually, read_log
 from tests.ollama_stand_in import OllamaStandIn, hang, like_ollama, refuse, then
 from tests.processes import CLIENT, GRACE, SERVE, Process, process
+from tests.ways import connect, post
 from tests.web.test_client import open_connections
 
 TRACE = "0af7651916cd43dd8448eb211c80319c"
@@ -55,8 +56,8 @@ class Receiver:
             thread.join()
             self.server.server_close()
 
-    def spans(self, route: str) -> list[Span]:
-        """Return the spans of a route so far."""
+    def all_spans(self) -> list[Span]:
+        """Return all spans so far."""
         exports = [
             ExportTraceServiceRequest.FromString(body)
             for path, body in [*self.sent]
@@ -68,8 +69,19 @@ class Receiver:
             for resource in export.resource_spans
             for scope in resource.scope_spans
             for span in scope.spans
-            if attributes(span).get("http.route") == route
         ]
+
+    def spans(self, route: str) -> list[Span]:
+        """Return the spans of a route so far."""
+        return [span for span in self.all_spans() if attributes(span).get("http.route") == route]
+
+    def call(self, span: Span) -> Span:
+        """Return the span of what the service did under that of a request, waiting for it."""
+        (call,) = eventually(
+            lambda: [each for each in self.all_spans() if each.parent_span_id == span.span_id]
+        )
+        assert call.kind == Span.SPAN_KIND_CLIENT
+        return call
 
     def span(self, route: str) -> Span:
         """Return the only span of a route, waiting for it."""
@@ -143,8 +155,9 @@ def test_trace_goes_from_the_client_through_the_entry_to_ollama(
     assert entry["trace_id"] == span.trace_id.hex()
     if headers:
         assert (span.trace_id.hex(), span.parent_span_id.hex()) == (TRACE, PARENT)
+    call = receiver.call(span)
     (asked,) = ollama.requests
-    carried = f"00-{span.trace_id.hex()}-{span.span_id.hex()}-"
+    carried = f"00-{span.trace_id.hex()}-{call.span_id.hex()}-"
     assert asked.headers["traceparent"].startswith(carried)
     assert asked.head.lower().count(b"traceparent") == 1
     expected = {
@@ -155,11 +168,36 @@ def test_trace_goes_from_the_client_through_the_entry_to_ollama(
         "gen_ai.response.finish_reasons": [entry["finish_reason"]],
         "gen_ai.usage.input_tokens": entry["prompt_tokens"],
         "gen_ai.usage.output_tokens": entry["response_tokens"],
-        "minivault.id": entry["id"],
-        "minivault.status": "ok",
+        "server.address": "127.0.0.1",
+        "server.port": int(ollama.url.rpartition(":")[2]),
     }
-    assert attributes(span).items() >= expected.items()
-    assert span.name == f"POST {path}"
+    if entry["ttft_ms"]:
+        expected["gen_ai.response.time_to_first_chunk"] = entry["ttft_ms"] / 1000
+    assert attributes(call).items() >= expected.items()
+    assert (span.name, call.name) == (
+        f"POST {path}",
+        f"{operation} tinyllama",
+    )
+    ours = {"minivault.id": entry["id"], "minivault.status": "ok"}
+    assert attributes(span).items() >= ours.items() <= attributes(call).items()
+    assert span.status.code == call.status.code == Status.STATUS_CODE_UNSET
+
+
+def test_parameters_are_those_that_are_numbers(live: Process, receiver: Receiver) -> None:
+    options = {"temperature": 0.5, "top_k": 40, "num_predict": 9, "seed": 2**70, "stop": ["secret"]}
+    asked = {**CHAT, "stream": True, "options": {**options, "top_p": True}}
+    assert CLIENT.post(f"{live.url}/api/chat", json=asked).status_code == 200
+    known = attributes(receiver.call(receiver.span("/api/chat")))
+    names = "temperature", "top_k", "max_tokens", "stream", "seed", "top_p"
+    values = [known.get(f"gen_ai.request.{name}") for name in names]
+    assert values == [0.5, 40, 9, True, None, None] and "secret" not in str(known)
+
+
+def test_probes_are_not_traced(live: Process, receiver: Receiver) -> None:
+    for path in ("/health", "/ready", "/metrics", "/log/count"):
+        CLIENT.get(live.url + path)
+    assert receiver.span("/log/count")
+    assert {attributes(span).get("http.route") for span in receiver.all_spans()} == {"/log/count"}
 
 
 def test_failures_are_marked_and_nothing_of_contents_is_sent(
@@ -176,6 +214,7 @@ def test_failures_are_marked_and_nothing_of_contents_is_sent(
     assert "broke off" in answer.text
     failed = receiver.span("/generate")
     assert failed.status.code == Status.STATUS_CODE_ERROR
+    assert receiver.call(failed).status.code == Status.STATUS_CODE_ERROR
     broken = eventually(
         lambda: [
             span
@@ -187,15 +226,21 @@ def test_failures_are_marked_and_nothing_of_contents_is_sent(
     assert not [path for path, body in receiver.sent if secret.encode() in body]
 
 
-def test_client_that_leaves_is_still_seen(
-    live: Process, receiver: Receiver, ollama: OllamaStandIn
+@pytest.mark.parametrize("begins", [True, False])
+def test_client_that_leaves_is_still_seen_and_no_error(
+    live: Process, receiver: Receiver, ollama: OllamaStandIn, begins: bool
 ) -> None:
-    ollama.answer = then("Blue", end=hang)
-    with CLIENT.stream("POST", f"{live.url}/stream", json={"prompt": "x"}) as answer:
-        pieces = answer.iter_bytes()
-        next(pieces)
+    ollama.answer = then("Blue", end=hang) if begins else hang
+    with connect(live.url) as client:
+        client.sendall(post("/stream", {"prompt": "x"}))
+        eventually(lambda: len(ollama.requests) == 1)
+        if begins:
+            client.recv(1)
     assert ollama.left.acquire(timeout=DEADLINE)
-    assert attributes(receiver.span("/stream"))["minivault.status"] == "cancelled"
+    span = receiver.span("/stream")
+    for each in (span, receiver.call(span)):
+        assert attributes(each)["minivault.status"] == "cancelled"
+        assert each.status.code != Status.STATUS_CODE_ERROR
 
 
 def test_client_that_takes_nothing_is_still_dropped(
