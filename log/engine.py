@@ -13,7 +13,7 @@ from fsspec import AbstractFileSystem  # type: ignore[import-untyped]
 from log.columns import TYPES
 from log.store import DamagedError, LogStore, StoreError, first_line
 
-MEMORY = "512MB"
+MEMORY = "768MB"
 THREADS = 2
 SQL_TYPES = {"string": "VARCHAR", "double": "DOUBLE", "int64": "BIGINT", "bool": "BOOLEAN"}
 COLUMNS = {name: SQL_TYPES[type] for name, type in TYPES.items()}

@@ -39,6 +39,9 @@ COUNTED_MODELS = 200
 """How many models are counted apart; the newest ones."""
 MAX_DAYS = 400
 MAX_VALUE = 1e15
+MAX_COUNT = 2**32 - 1
+"""How many tokens an entry can have: more are not true."""
+
 OTHER, UNKNOWN = "other", "unknown"
 """What is counted as a model where there are too many, or none is named."""
 PROGRAM = re.compile(r"[^\s/]+(/[A-Za-z][^\s/]*)?")
@@ -315,7 +318,7 @@ def select_row(entry: dict[str, Any]) -> dict[str, Any]:
 
 def to_count(value: object) -> int:
     """Return a number of tokens, 0 where it is none."""
-    return int(value) if is_number(value) and 0 <= value < MAX_VALUE else 0
+    return int(value) if is_number(value) and 0 <= value <= MAX_COUNT else 0
 
 
 def find_program(user_agent: object) -> str | None:

@@ -1,18 +1,20 @@
 """Figures about speed and failures over a store: what `log.figures` shows, by the engine.
 
-Percentiles are exact up to `MAX_EXACT` entries; beyond that they come from t-digests
+What is counted of an entry is read from the store once, and held as numbers: it is reading that
+takes time. Beyond `MAX_HELD` entries it is read for each query, and percentiles come from t-digests
 (https://arxiv.org/abs/1902.04023), whose error is least at both ends.
 """
 
+import operator
 from collections.abc import Callable, Sequence
 from datetime import UTC, timedelta, tzinfo
 from typing import Any
 
 from log.columns import EPOCH
-from log.columns import MAX_EXACT as MAX_COUNT
 from log.entry import NO_ANSWERS
 from log.figures import (
     COUNTED_MODELS,
+    MAX_COUNT,
     MAX_DAYS,
     MAX_MODELS,
     MAX_SLOWEST,
@@ -37,10 +39,14 @@ from log.speed import ONE_PIECE_MS
 from log.store_reader import Group, StoreReader
 from upstream.model_names import canonical_name
 
-MAX_EXACT = 10_000_000
+MAX_HELD = 12_000_000
+MAX_DOUBLE = 4_000_000
+"""Up to so many entries times are held as they are, beyond that with seven digits."""
+
+SEVEN_DIGITS = 1 - 2**-22
 MICROSECONDS = 1_000_000
 RANKS = (50, 95, 99)
-MODEL = f"coalesce(model, '{UNKNOWN}')"
+CLIENT = f"nullif(regexp_extract(name, '^{PROGRAM.pattern}'), '')[:{NAME_LENGTH}]"
 OK = "FILTER (status = 'ok')"
 
 TOKENS_PER_SECOND = f"""CASE
@@ -89,7 +95,7 @@ class StoreFigures:
         self._zone = zone
         self._values = values
         answers = ", ".join(f"'{reason}'" for reason in NO_ANSWERS)
-        self._table = (
+        self._entries = (
             f"(SELECT *, {TOKENS_PER_SECOND} AS speed"
             f" FROM {table} WHERE {conditions} AND duration_ms IS NOT NULL"
             f" AND coalesce(finish_reason NOT IN ({answers}), true) AND moment IS NOT NULL)"
@@ -97,36 +103,72 @@ class StoreFigures:
 
     def compute(self) -> dict[str, Any]:
         """Return what is shown."""
-        models = self._select(
-            f"{MODEL} AS name, count(*), min(moment), max(moment)," f" max(moment) {OK} AS newest",
-            "GROUP BY name ORDER BY newest DESC NULLS LAST",
-        )
+        models = self._hold()
         if not models:
             return Figures(self._zone).figures()
-        entries = sum(count for _, count, *_ in models)
-        first = min(first for _, _, first, *_ in models)
-        last = max(last for _, _, _, last, _ in models)
+        ((first, last),) = self._select("min(moment), max(moment)")
         since, until = first / MICROSECONDS, last / MICROSECONDS
-        ends = to_clock(since, self._zone), to_clock(until, self._zone)
         self._clock = f"(moment // {MICROSECONDS} + {self._make_offset(since, until)})"
-        self._quantile = "quantile_cont" if entries <= MAX_EXACT else "approx_quantile"
-        width = choose_width(*ends)
-        names = name_models([model for model, *_, newest in models if newest])
-        days, clients = self._count_days_and_clients(names)
+        width = choose_width(to_clock(since, self._zone), to_clock(until, self._zone))
+        self._names = self._name_models(models)
         return {
             "since": to_timestamp(since, "microseconds"),
             "until": to_timestamp(until, "microseconds"),
             "bucket_seconds": width,
-            "entries": entries,
+            "entries": self._count,
             "buckets": self._count_periods(width),
-            "models": self._count_models(names),
-            "days": days,
-            "clients": clients,
+            "models": self._count_models(),
+            "days": self._count_days(),
+            "clients": self._count_clients(),
             "slowest": self._find_slowest(),
         }
 
-    def _select(self, what: str, rest: str = "") -> list[tuple[Any, ...]]:
-        return self._query(f"SELECT {what} FROM {self._table} {rest}", *self._values)
+    def _hold(self) -> dict[int, str]:
+        """Make the table of what is counted, with a row of numbers for each entry; return the names
+        of models by their numbers in it."""
+        for key in ("model", "user_agent"):
+            self._query(
+                f"CREATE OR REPLACE TEMP TABLE {key}s AS SELECT {key} AS name,"
+                " count(*) AS entries, row_number() OVER ()::INTEGER AS number"
+                f" FROM {self._entries} GROUP BY {key}",
+                *self._values,
+            )
+        models = self._query(f"SELECT number, coalesce(name, '{UNKNOWN}'), entries FROM models")
+        self._count = sum(count for *_, count in models)
+        number = "DOUBLE" if self._count <= MAX_DOUBLE else "REAL"
+        tokens, times = ("prompt_tokens", "response_tokens"), ("ttft_ms", "duration_ms", "load_ms")
+        columns = [
+            "moment",
+            "models.number AS model",
+            "user_agents.number AS user_agent",
+            "TRY_CAST(status AS ENUM ('ok', 'error', 'cancelled')) AS status",
+            *(f"CASE WHEN {key} BETWEEN 0 AND {MAX_COUNT} THEN {key} END::UINTEGER AS {key}"
+              for key in tokens),
+            *(f"{key}::{number} AS {key}" for key in (*times, "speed")),
+        ]  # fmt: skip
+        sql = (
+            f"SELECT {', '.join(columns)} FROM {self._entries} AS entries"
+            " JOIN models ON entries.model IS NOT DISTINCT FROM models.name"
+            " JOIN user_agents ON entries.user_agent IS NOT DISTINCT FROM user_agents.name"
+        )
+        self._counted, self._counted_values = f"({sql})", self._values
+        if self._count <= MAX_HELD:
+            self._query(f"CREATE OR REPLACE TEMP TABLE counted AS {sql}", *self._values)
+            self._counted, self._counted_values = "counted", []
+        return {number: name for number, name, _ in models}
+
+    def _select(self, what: str, rest: str = "", *values: Any) -> list[tuple[Any, ...]]:
+        return self._query(
+            f"SELECT {what} FROM {self._counted} {rest}", *self._counted_values, *values
+        )
+
+    def _name_models(self, models: dict[int, str]) -> dict[int, str]:
+        """Return under which name a model is counted, by its number, for those that answered."""
+        newest = self._select(
+            "model", "WHERE status = 'ok' GROUP BY model ORDER BY max(moment) DESC"
+        )
+        names = name_models([models[number] for (number,) in newest])
+        return {number: names[models[number]] for (number,) in newest}
 
     def _make_offset(self, since: float, until: float) -> str:
         """Return SQL for how many seconds the clock of the zone is ahead of UTC at the moment."""
@@ -136,7 +178,8 @@ class StoreFigures:
 
     def _percentiles(self, value: str, condition: str = "true") -> str:
         ranks = [rank / 100 for rank in RANKS]
-        return f"{self._quantile}({value}, {ranks}) FILTER ({condition} AND {value} IS NOT NULL)"
+        quantile = "quantile_cont" if self._counted == "counted" else "approx_quantile"
+        return f"{quantile}({value}, {ranks}) FILTER ({condition} AND {value} IS NOT NULL)"
 
     def _count_periods(self, width: int) -> list[dict[str, Any]]:
         rows = self._select(
@@ -153,60 +196,60 @@ class StoreFigures:
             for number, start in list_periods(counted, width, self._zone)
         ]
 
-    def _select_by_model(
-        self, what: str, names: dict[str, str], rest: str
-    ) -> list[tuple[Any, ...]]:
-        """Select from the complete answers, with the name of the model as it is counted."""
-        return self._query(
-            f"SELECT {what} FROM {self._table} JOIN (SELECT unnest(?::VARCHAR[]) AS known,"
-            f" unnest(?::VARCHAR[]) AS name) ON {MODEL} = known"
-            f" WHERE status = 'ok' {rest}",
-            *self._values, list(names), list(names.values()),
-        )  # fmt: skip
-
-    def _count_models(self, names: dict[str, str]) -> list[dict[str, Any]]:
-        what = f"name, {TOKENS}, {self._percentiles('speed')}, {self._percentiles('load_ms')}"
+    def _count_models(self) -> list[dict[str, Any]]:
+        names = list(dict.fromkeys(self._names.values()))
+        rows = self._select(
+            f"place, {TOKENS}, {self._percentiles('speed')}, {self._percentiles('load_ms')}",
+            "JOIN (SELECT unnest(?::INTEGER[]) AS model, unnest(?::SMALLINT[]) AS place)"
+            " USING (model) WHERE status = 'ok' GROUP BY place",
+            list(self._names),
+            [names.index(name) for name in self._names.values()],
+        )
+        named = [(names[place], *values) for place, *values in rows]
+        named.sort(key=lambda row: (-row[1], row[0]))
         return [
             {"model": name, **name_tokens(*tokens),
              "tokens_per_second": name_ranks(speed), "load_ms": name_ranks(load)}
-            for name, *tokens, speed, load in self._select_by_model(
-                what, names, f"GROUP BY name ORDER BY 2 DESC, name LIMIT {MAX_MODELS}"
-            )
+            for name, *tokens, speed, load in named[:MAX_MODELS]
         ]  # fmt: skip
 
-    def _count_days_and_clients(
-        self, names: dict[str, str]
-    ) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
-        """Return the tokens by day and model, and by client; both in one pass."""
-        program = f"nullif(regexp_extract(user_agent, '^{PROGRAM.pattern}'), '')[:{NAME_LENGTH}]"
-        rows = self._select_by_model(
-            f"grouping(name), {self._clock} // {DAY_SECONDS} AS day, name,"
-            f" {program} AS program, {TOKENS}",
-            names,
-            "GROUP BY GROUPING SETS ((day, name), (program))",
+    def _count_days(self) -> list[dict[str, Any]]:
+        """Return the tokens by day and model."""
+        rows = self._select(
+            f"{self._clock} // {DAY_SECONDS} AS day, model, {TOKENS}",
+            "WHERE status = 'ok' GROUP BY day, model",
         )
-        by_day = sorted((day, name, *more) for no_day, day, name, _, *more in rows if not no_day)
-        known = sorted({day for day, *_ in by_day})[-MAX_DAYS:]
-        days = [
+        known = {*sorted({day for day, *_ in rows})[-MAX_DAYS:]}
+        counted: dict[tuple[int, str], list[int]] = {}
+        for day, model, *tokens in rows:
+            if day in known:
+                sums = counted.setdefault((day, self._names[model]), [0, 0, 0])
+                sums[:] = map(operator.add, sums, tokens)
+        return [
             {"day": str((EPOCH + timedelta(days=day)).date()), "model": name,
              **name_tokens(*tokens)}
-            for day, name, *tokens in by_day
-            if day in known
+            for (day, name), tokens in sorted(counted.items())
         ]  # fmt: skip
-        by_client = [(client, *more) for no_day, _, _, client, *more in rows if no_day]
-        by_client.sort(key=lambda row: (-row[1], row[0] or ""))
-        clients = [{"client": name, **name_tokens(*tokens)} for name, *tokens in by_client]
-        return days, clients[:MAX_MODELS]
+
+    def _count_clients(self) -> list[dict[str, Any]]:
+        sums = ", ".join(f"sum({key})::BIGINT" for key in ("answers", "asked", "said"))
+        rows = self._query(
+            f"SELECT {CLIENT} AS client, {sums} FROM (SELECT user_agent, {TOKENS}"
+            f" FROM {self._counted} WHERE status = 'ok' GROUP BY user_agent)"
+            " AS by_agent (number, answers, asked, said) JOIN user_agents USING (number)"
+            f" GROUP BY client ORDER BY 2 DESC, coalesce(client, '') LIMIT {MAX_MODELS}",
+            *self._counted_values,
+        )
+        return [{"client": name, **name_tokens(*tokens)} for name, *tokens in rows]
 
     def _find_slowest(self) -> list[dict[str, Any]]:
-        slowest = self._select("finished_at, id", f"ORDER BY duration_ms DESC LIMIT {MAX_SLOWEST}")
-        # only now the texts, as where they stand is known
-        times, ids = (list(values) for values in zip(*slowest, strict=True))
-        marks = ", ".join("?" * len(ids))
+        order = f"ORDER BY duration_ms DESC LIMIT {MAX_SLOWEST}"
+        slowest = self._select("moment, duration_ms", order)
+        moments = ", ".join(str(moment) for moment, _ in slowest)  # few groups of rows have them
         rows = self._query(
-            f"SELECT {', '.join(ROW_KEYS)}, prompt[:{PROMPT_LENGTH}] FROM {self._table}"
-            f" WHERE finished_at IN ({marks}) AND id IN ({marks}) ORDER BY duration_ms DESC",
-            *self._values, *times, *ids,
+            f"SELECT {', '.join(ROW_KEYS)}, prompt[:{PROMPT_LENGTH}] FROM {self._entries}"
+            f" WHERE moment IN ({moments}) AND duration_ms >= ? {order}",
+            *self._values, slowest[-1][1] * SEVEN_DIGITS,
         )  # fmt: skip
         return [dict(zip((*ROW_KEYS, "prompt"), row, strict=True)) for row in rows]
 

@@ -16,6 +16,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from log import store_figures
 from log.columns import TYPES, make_row, read_row
 from log.engine import COLUMNS, Engine
 from log.figures import compute_figures
@@ -170,7 +171,6 @@ def write_realistic(folder: Path, rng: random.Random, days: int) -> None:
         (0, 1, "UTC"),
         (1, 12, "Asia/Kathmandu"),
         (2, 130, "America/St_Johns"),
-        (3, 130, "Europe/Berlin"),
     ],
 )
 def test_figures_of_a_store_are_those_of_a_folder(
@@ -198,6 +198,37 @@ def test_figures_of_a_store_are_those_of_a_folder(
                 for each in figures[key]:  # a model is named as its newest entry names it
                     each["model"] = str(each.get("model")).removesuffix(":latest")
         assert found == expected
+
+
+@pytest.mark.parametrize(
+    ("limit", "tolerance"), [("MAX_DOUBLE", 1e-5), ("MAX_HELD", 1)], ids=["REAL", "not held"]
+)
+def test_figures_of_very_many_entries_are_nearly_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, limit: str, tolerance: float
+) -> None:
+    files, store = tmp_path / "files", tmp_path / "store"
+    store.mkdir()
+    write_realistic(files, random.Random(7), 3)
+    scatter(files, store, random.Random(7))
+    figures = []
+    for _ in range(2):
+        with StoreReader(str(store), Filter()) as reader:
+            figures.append(compute_store_figures(reader, UTC))
+        monkeypatch.setattr(store_figures, limit, 0)
+    exact, other = ([[key, value] for key, value in walk(each)] for each in figures)
+    assert [key for key, _ in exact] == [key for key, _ in other]
+    for (key, value), (_, near) in zip(exact, other, strict=True):
+        is_percentile = isinstance(key, str) and key.startswith("p") and key[1:].isdigit()
+        assert near == (pytest.approx(value, rel=tolerance) if is_percentile else value), key
+
+
+def walk(value: Any, key: object = None) -> Iterator[tuple[object, Any]]:
+    """Yield what is in lists and objects, with the key of each."""
+    if isinstance(value, dict | list):
+        for name, each in value.items() if isinstance(value, dict) else enumerate(value):
+            yield from walk(each, name)
+    else:
+        yield key, value
 
 
 NUMBER = st.one_of(st.none(), st.integers(0, 9), st.floats(0, 1000))
