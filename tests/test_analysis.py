@@ -1,21 +1,28 @@
 """The recipes of `docs/analysis.md`, each with its real tool, on a log with all that is odd."""
 
 import json
+import os
 import re
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from log.entry import LogEntry
-from tests.log.stores import compact
+from log.store import LogStore
+from tests.log.stores import compact, pack, serving_s3
 from tests.log.test_reader import write
 from tests.processes import BIN, ROOT
 from web.docs import EXAMPLE_ENTRY
 
 TEXT = (ROOT / "docs" / "analysis.md").read_text()
+SECOND = {
+    "started_at": "2026-11-25T09:00:00.000000Z",
+    "finished_at": "2026-11-25T09:00:01.000000Z",
+}
 needs_jq = pytest.mark.skipif(not shutil.which("jq"), reason="needs Debian's package jq")
 
 
@@ -37,10 +44,6 @@ def entry(id: str, **changes: Any) -> dict[str, Any]:
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A folder with a log of two days."""
     logs = tmp_path / "logs"
-    second = {
-        "started_at": "2026-11-25T09:00:00.000000Z",
-        "finished_at": "2026-11-25T09:00:01.000000Z",
-    }
     write(
         logs,
         entry(
@@ -53,8 +56,8 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         entry("d", request={"images": ["A" * 20_000_000]}, images=["QQ=="], prompt="Zebras?"),
         day="2026-11-24",
     )
-    write(logs, entry("e", model=None, prompt_tokens=None, **second), day="2026-11-25")
-    write(logs, entry("f", request="[no JSON", **second), b'{"id":"half', day="2026-11-25")
+    write(logs, entry("e", model=None, prompt_tokens=None, **SECOND), day="2026-11-25")
+    write(logs, entry("f", request="[no JSON", **SECOND), b'{"id":"half', day="2026-11-25")
     monkeypatch.chdir(tmp_path)
     return tmp_path
 
@@ -110,6 +113,85 @@ def run(command: str) -> str:
     )
     assert done.returncode == 0, done.stderr
     return done.stdout
+
+
+DAYS = [
+    ("2026-11-24", "tinyllama", 24, 12),
+    ("2026-11-25", "tinyllama", 24, 12),
+    ("2026-11-25", None, None, 6),
+]
+"""What the recipes find in the bucket."""
+
+
+def fill(store: LogStore) -> None:
+    """Put a merged day into a bucket and one that is not merged, with all that is odd."""
+
+    def put(day: str, name: str, *lines: dict[str, Any] | bytes) -> None:
+        store._store.put(f"date={day}/pod={name}.jsonl.gz", pack(*lines))
+
+    first = entry("a", options=None, tools=["f"])
+    mixed = {"options": {"temperature": "hot"}, "format": "json", "think": True, "status": "error"}
+    put("2026-11-24", "x/1", first, entry("b", **mixed))
+    put("2026-11-24", "y/1", first, entry("c", format={"type": "object"}, think="high"))
+    assert compact(store.url)[0] == 0
+    twice = entry("e", model=None, prompt_tokens=None, **SECOND)
+    picture = {"images": ["A" * 20_000_000]}
+    put("2026-11-25", "x/1", entry("d", request=picture, **SECOND), twice)
+    put("2026-11-25", "y/1", twice, b'{"id":"torn","sta')
+    put("2026-11-25", "y/2", entry("f", request="[no JSON", **SECOND))
+
+
+def test_duckdb_on_a_bucket(tmp_path: Path) -> None:
+    """Here a folder: its client of S3 comes from the network."""
+    import duckdb
+
+    fill(LogStore(str(tmp_path)))
+    text, _ = blocks("A bucket", "sql")
+    recipe = text.partition("credential_chain);")[2].replace(
+        "s3://my-bucket/minivault", str(tmp_path)
+    )
+    with duckdb.connect() as connection:
+        for statement in duckdb.extract_statements(recipe):
+            found = connection.execute(statement).fetchall()
+        assert found == DAYS
+        (hot,) = connection.execute(
+            "SELECT options->>'$.temperature' FROM log WHERE id = 'b'"
+        ).fetchall()
+    assert hot == ("hot",)
+
+
+RUN_IN_CLICKHOUSE = """
+import sys
+from chdb.session import Session
+session = Session()
+for statement in sys.stdin.read().split(";")[:-1]:
+    print(session.query(statement, "JSONEachRow"))
+"""
+
+
+def test_clickhouse(monkeypatch: pytest.MonkeyPatch) -> None:
+    python = os.environ.get("CHDB_PYTHON", sys.executable)
+    if subprocess.run([python, "-c", "import chdb"], stderr=subprocess.DEVNULL).returncode:
+        pytest.skip("CHDB_PYTHON names no Python that has chdb")
+    with serving_s3() as environment:
+        for name, value in environment.items():
+            monkeypatch.setenv(name, value)
+        fill(LogStore("s3://log/minivault"))
+        _, recipe = blocks("A bucket", "sql")
+        for old, new in {
+            "https://my-bucket.s3.amazonaws.com": f"{environment['AWS_ENDPOINT_URL']}/log",
+            "<key>": environment["AWS_ACCESS_KEY_ID"],
+            "<secret>": environment["AWS_SECRET_ACCESS_KEY"],
+        }.items():
+            recipe = recipe.replace(old, new)
+        command = [python, "-c", RUN_IN_CLICKHOUSE]
+        done = subprocess.run(command, input=recipe, capture_output=True, text=True, check=True)
+    rows = [json.loads(line) for line in done.stdout.splitlines() if line]
+    days = [
+        (row["day"], row["model"], row["asked"], row["answered"]) for row in rows if "day" in row
+    ]
+    assert days == DAYS
+    assert {row["id"]: row["temperature"] for row in rows if "id" in row}["b"] == '"hot"'
 
 
 @needs_jq
