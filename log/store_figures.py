@@ -1,8 +1,8 @@
 """Figures about speed and failures over a store: what `log.figures` shows, by the engine.
 
 What is counted of an entry is read from the store once, and held as numbers: it is reading that
-takes time. Beyond `MAX_HELD` entries it is read for each query, and percentiles come from t-digests
-(https://arxiv.org/abs/1902.04023), whose error is least at both ends.
+takes time. Beyond `MAX_HELD` entries it is read for each query, and percentiles come from samples,
+as those of `log.figures` do.
 """
 
 import operator
@@ -23,6 +23,7 @@ from log.figures import (
     PROGRAM,
     PROMPT_LENGTH,
     ROW_KEYS,
+    SAMPLE,
     UNKNOWN,
     Figures,
     compute_figures,
@@ -39,7 +40,7 @@ from log.speed import ONE_PIECE_MS
 from log.store_reader import Group, StoreReader
 from upstream.model_names import canonical_name
 
-MAX_HELD = 12_000_000
+MAX_HELD = 10_000_000
 MAX_DOUBLE = 4_000_000
 """Up to so many entries times are held as they are, beyond that with seven digits."""
 
@@ -178,19 +179,27 @@ class StoreFigures:
 
     def _percentiles(self, value: str, condition: str = "true") -> str:
         ranks = [rank / 100 for rank in RANKS]
-        quantile = "quantile_cont" if self._counted == "counted" else "approx_quantile"
-        return f"{quantile}({value}, {ranks}) FILTER ({condition} AND {value} IS NOT NULL)"
+        is_held = self._counted == "counted"
+        quantile = "quantile_cont" if is_held else "reservoir_quantile"
+        more = "" if is_held else f", {SAMPLE}"
+        return f"{quantile}({value}, {ranks}{more}) FILTER ({condition} AND {value} IS NOT NULL)"
 
     def _count_periods(self, width: int) -> list[dict[str, Any]]:
+        number = f"{self._clock} // {width} AS number"
         rows = self._select(
-            f"{self._clock} // {width} AS number, count(*) {OK},"
+            f"{number}, count(*) {OK},"
             " count(*) FILTER (status = 'error'), count(*) FILTER (status = 'cancelled'),"
-            f" {self._percentiles('ttft_ms')}, {self._percentiles('duration_ms', OK[8:-1])},"
-            f" {TOKENS}",
+            f" {TOKENS}, {self._percentiles('ttft_ms')}",
             "GROUP BY number",
         )
-        counted = {int(number): values for number, *values in rows}
-        none = (0, 0, 0, None, None, 0, 0, 0)
+        # apart, as each holds all of its values
+        durations = dict(
+            self._select(
+                f"{number}, {self._percentiles('duration_ms', OK[8:-1])}", "GROUP BY number"
+            )
+        )
+        counted = {each: (*values, durations[each]) for each, *values in rows}
+        none = (0, 0, 0, 0, 0, 0, None, None)
         return [
             {"start": start, **name_period(*counted.get(number, none))}
             for number, start in list_periods(counted, width, self._zone)
@@ -267,12 +276,10 @@ def name_models(models: list[str]) -> dict[str, str]:
 
 
 def name_period(
-    ok: int, error: int, cancelled: int,
+    ok: int, error: int, cancelled: int, _: int, prompt_tokens: int, response_tokens: int,
     ttft_ms: Sequence[float] | None, duration_ms: Sequence[float] | None,
-    *tokens: int,
 ) -> dict[str, Any]:  # fmt: skip
     """Return what is shown of a period."""
-    _, prompt_tokens, response_tokens = tokens
     return {
         "ok": ok,
         "error": error,

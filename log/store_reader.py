@@ -52,7 +52,7 @@ class Group:
     single: dict[str, set[str]] = field(default_factory=dict)
     """Files that are a whole day, and their columns; in one file no entry is twice."""
     several: list[dict[str, set[str]]] = field(default_factory=list)
-    """For each other day the files that it consists of."""
+    """For each other day the files that it consists of, the smallest first."""
     size: int = 0
 
     @property
@@ -64,7 +64,14 @@ class Group:
     def distinct(self) -> str:
         """The rows of all entries, each one once."""
         tables = [f"SELECT * FROM {make_table(self.single)}"] * bool(self.single)
-        tables += [f"SELECT DISTINCT ON (id) * FROM {make_table(day)}" for day in self.several]
+        for day in self.several:
+            earlier: dict[str, set[str]] = {}
+            for file, columns in day.items():
+                # what is held are the ids of all but the largest file
+                others = f" ANTI JOIN (SELECT id FROM {make_table(earlier)}) USING (id)"
+                table = make_table({file: columns})
+                tables.append(f"SELECT * FROM {table}{others if earlier else ''}")
+                earlier[file] = columns
         return f"({' UNION ALL '.join(tables)})"
 
 
@@ -214,15 +221,15 @@ class StoreReader:
             group.size += objects.size
             self._note(*(f"{path} is no part of a log" for path in objects.foreign))
             files: dict[str, set[str]] = {}
-            for path in objects.parquet:
+            if objects.lines and (file := self._read_lines(day, objects.lines, limit)):
+                files[self._engine.hold(file)] = set(TYPES)
+            for path in sorted(objects.parquet, key=objects.parquet.__getitem__):
                 if path in self._damaged:
                     continue
                 try:
                     files[f"log://{path}"] = self._engine.read_columns(f"log://{path}")
                 except DamagedError as exc:
                     self._note(f"{path} cannot be read: {exc}")
-            if objects.lines and (file := self._read_lines(day, objects.lines, limit)):
-                files[self._engine.hold(file)] = set(TYPES)
             if len(files) > 1:
                 group.several.append(files)
             group.single.update(files if len(files) == 1 else {})

@@ -7,7 +7,7 @@ import subprocess
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -16,12 +16,14 @@ import dns.message
 import dns.rrset
 import httpx
 import pytest
+import yaml
 
 from tests.conftest import DEADLINE, eventually
 from tests.processes import ROOT, free_port
 
 CONFIG = ROOT / "deploy" / "kubernetes" / "components" / "balancer" / "haproxy.cfg"
 PODS = ["127.0.0.2", "127.0.0.3", "127.0.0.4"]
+CLIENTS = 12
 pytestmark = pytest.mark.skipif(not shutil.which("haproxy"), reason="there is no haproxy")
 
 
@@ -73,39 +75,74 @@ def name_server(addresses: list[str]) -> Iterator[int]:
         yield server.getsockname()[1]
 
 
-def test_pods_that_come_get_their_share(tmp_path: Path) -> None:
-    asked: Counter[str] = Counter()
-    addresses = PODS[:1]
+@contextmanager
+def balancing(
+    addresses: list[str], seconds: dict[str, float], asked: Counter[str], folder: Path
+) -> Iterator[Callable[[int], int]]:
+    """Run HAProxy before pods that take some seconds for an answer, of which it finds these
+    addresses; yield what asks as the client of this number, and returns the status."""
     port, pods_port = free_port(), free_port()
     with ExitStack() as stack:
         dns_port = stack.enter_context(name_server(addresses))
         for address in PODS:
-            stack.enter_context(pod(address, pods_port, asked, 0.02))
+            stack.enter_context(pod(address, pods_port, asked, seconds.get(address, 0.02)))
         text = CONFIG.read_text().replace("bind :11434", f"bind 127.0.0.1:{port}")
         text = text.replace("ollama-pods:11434", f"ollama-pods.test:{pods_port}")
         text = text.replace("parse-resolv-conf", f"nameserver test 127.0.0.1:{dns_port}")
-        (tmp_path / "haproxy.cfg").write_text(text)
+        (folder / "haproxy.cfg").write_text(text)
         process = stack.enter_context(
-            subprocess.Popen(["haproxy", "-f", tmp_path / "haproxy.cfg", "-db"])
+            subprocess.Popen(["haproxy", "-f", folder / "haproxy.cfg", "-db"])
         )
         stack.callback(process.terminate)
         clients = [
             stack.enter_context(httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=DEADLINE))
-            for _ in range(12)
+            for _ in range(CLIENTS)
         ]
 
         def ask(number: int) -> int:
             try:
-                return clients[number % len(clients)].get("/api/tags").status_code
+                return clients[number % CLIENTS].get("/api/tags").status_code
             except httpx.TransportError:
                 return 0
 
         eventually(lambda: ask(0) == 200)
-        with ThreadPoolExecutor(len(clients)) as pool:
-            assert set(pool.map(ask, range(60))) == {200}
-            assert asked.keys() == {PODS[0]}
-            addresses += PODS[1:]  # scaled
-            eventually(lambda: ask(0) and asked.keys() == {*PODS})
-            asked.clear()
-            assert set(pool.map(ask, range(300))) == {200}
-        assert all(70 <= asked[address] <= 130 for address in PODS), asked
+        yield ask
+
+
+def test_pods_that_come_get_their_share(tmp_path: Path) -> None:
+    asked: Counter[str] = Counter()
+    addresses = PODS[:1]
+    with (
+        balancing(addresses, {}, asked, tmp_path) as ask,
+        ThreadPoolExecutor(CLIENTS) as pool,
+    ):
+        assert set(pool.map(ask, range(60))) == {200}
+        assert asked.keys() == {PODS[0]}
+        addresses += PODS[1:]  # scaled
+        eventually(lambda: ask(0) and asked.keys() == {*PODS})
+        asked.clear()
+        assert set(pool.map(ask, range(300))) == {200}
+    assert all(70 <= asked[address] <= 130 for address in PODS), asked
+
+
+def test_a_slow_pod_does_not_hold_up_the_others(tmp_path: Path) -> None:
+    asked: Counter[str] = Counter()
+    slow, *others = PODS
+    with (
+        balancing(PODS, {slow: 2}, asked, tmp_path) as ask,
+        ThreadPoolExecutor(CLIENTS) as pool,
+    ):
+        eventually(lambda: ask(0) and asked.keys() == {*PODS})
+        asked.clear()
+        assert set(pool.map(ask, range(300))) == {200}
+    assert asked[slow] < 40 and all(asked[address] > 100 for address in others), asked
+
+
+def test_compose_has_the_same_balancer() -> None:
+    services = yaml.safe_load((ROOT / "deploy" / "compose-balancer.yml").read_text())["services"]
+    manifest = (CONFIG.parent / "balancer.yaml").read_text()
+    assert f"image: {services['balancer']['image']}\n" in manifest
+    (mounted,) = services["balancer"]["volumes"]
+    assert (ROOT / mounted.partition(":")[0]).resolve() == CONFIG.parent
+    (name,) = services["ollama"]["networks"]["default"]["aliases"]
+    assert f" {name}:11434 " in CONFIG.read_text()
