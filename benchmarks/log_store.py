@@ -13,6 +13,9 @@ of a reading process, as the service starts one for each request, each time anew
   same day as a file.
 * Figures of all days.
 * The most memory that the process held, and the size of the store beside that of JSON lines.
+
+Then the same of a folder with the same objects: moto reads an object whole for each part of it that
+is asked for, so that of large objects its own work is most of what is measured.
 """
 
 import argparse
@@ -42,6 +45,7 @@ import uuid_utils
 from log.filter import Filter
 from log.processes import COMMAND, ROOT
 from log.store import LogStore
+from log.store_reader import StoreReader
 from log.worker import Job
 from servers import free_port
 from web.docs import EXAMPLE_ENTRY
@@ -153,21 +157,67 @@ def wait_until_listening(port: int) -> None:
         time.sleep(0.05)
 
 
+RUN = """
+import resource, subprocess, sys, time
+started = time.perf_counter()
+job, *command = sys.argv[1:]
+process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL)
+process.stdin.write(job.encode())
+process.stdin.flush()  # it stays open: at its end a search stops
+assert process.wait() == 0
+print(time.perf_counter() - started, resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss)
+"""
+"""In a process of its own: the memory of who starts a process counts as that process's too."""
+
+
 def measure(
     kind: Any, filter: Filter, source: str | None, directory: str = "", **more: Any
-) -> dict[str, Any]:
-    """Run a reading process; return its seconds, its memory in MiB and how much it wrote."""
-    job = Job(kind, directory, filter, source, **more)
-    started = time.perf_counter()
-    process = subprocess.Popen(COMMAND, stdin=subprocess.PIPE, stdout=subprocess.PIPE, cwd=ROOT)
-    assert process.stdin and process.stdout
-    process.stdin.write(orjson.dumps(asdict(job)) + b"\n")
-    process.stdin.flush()
-    output = process.stdout.read()
-    _, status, usage = os.wait4(process.pid, 0)
-    assert status == 0, kind
-    seconds = time.perf_counter() - started
-    return {"seconds": round(seconds, 2), "MiB": usage.ru_maxrss >> 10, "output": output}
+) -> dict[str, float]:
+    """Run a reading process; return its seconds, and its memory in MiB."""
+    job = orjson.dumps(asdict(Job(kind, directory, filter, source, **more))).decode() + "\n"
+    command = [sys.executable, "-c", RUN, job, *COMMAND]
+    output = subprocess.run(command, stdout=subprocess.PIPE, cwd=ROOT, check=True).stdout
+    seconds, kilobytes = output.split()
+    return {"seconds": float(seconds), "MiB": int(kilobytes) >> 10}
+
+
+def measure_all(source: str, folder: Path, days: list[str]) -> dict[str, dict[str, float]]:
+    """Measure a store of these days; beside it a day as a file, which is left in the folder."""
+    middle, following = days[len(days) // 2 : len(days) // 2 + 2]
+    file = folder / f"{middle}.jsonl"
+    if not file.exists():
+        with StoreReader(source, Filter(since=since(middle), until=since(following))) as reader:
+            file.write_bytes(b"".join(found.line + b"\n" for found in reader.find()))
+    id = json.loads(file.open("rb").readline())["id"]
+    some = Filter(exact={"status": "error"}, parts={"model": "qwen3"})
+    missing = Filter(q="zanzibarian", since=since(middle), until=since(following))
+    return {
+        "newest fifty, status and model": measure("page", some, source, limit=50),
+        "newest fifty": measure("page", Filter(), source, limit=50),
+        "an entry by its id": measure("entry", Filter(exact={"id": id}), source),
+        "a search of a day without a hit": measure("count", missing, source),
+        "the same, of the day's file": measure("count", missing, None, str(folder)),
+        "figures": measure("figures", Filter(), source, tz="Europe/Berlin"),
+    }
+
+
+def since(day: str) -> str:
+    """Return the beginning of a day."""
+    return f"{day}T00:00:00.000000Z"
+
+
+def copy(store: LogStore, folder: Path) -> None:
+    """Copy what was merged to a folder."""
+    for day in store.list_days():
+        for path in store.list_objects(day).parquet:
+            (folder / path).parent.mkdir(parents=True, exist_ok=True)
+            (folder / path).write_bytes(store.fetch(path))
+
+
+def print_rows(title: str, rows: dict[str, dict[str, float]]) -> None:
+    """Print what was measured."""
+    for name, row in rows.items():
+        print(f"{title:7} {name:50} {row['seconds']:6.2f} s {row['MiB']:6} MiB", flush=True)
 
 
 def main() -> None:
@@ -177,41 +227,29 @@ def main() -> None:
     parser.add_argument("--days", type=int, default=30)
     parser.add_argument("--pods", type=int, default=10)
     given = parser.parse_args()
-    with serving_s3(), tempfile.TemporaryDirectory() as folder:
-        store = LogStore(SOURCE)
+    with serving_s3(), tempfile.TemporaryDirectory() as name:
+        store, folder = LogStore(SOURCE), Path(name)
         days = [START + timedelta(days=number) for number in range(given.days)]
         sizes = [write_day(store, day, given.entries // given.days, given.pods) for day in days]
-        middle = str(days[given.days // 2].date())
-        file = Path(folder, f"{middle}.jsonl")
-        with file.open("wb") as out:
-            for path in store.list_objects(middle).lines:
-                out.write(gzip.decompress(store.fetch(path)))
-        id = json.loads(file.open("rb").readline())["id"]
-        until = f"{days[given.days // 2 + 1].date()}T00:00:00.000000Z"
+        print(
+            f"{given.entries:,} entries, {given.days} days, {given.pods} pods, "
+            f"{os.cpu_count()} cores"
+        )
         some = Filter(exact={"status": "error"}, parts={"model": "qwen3"})
-        missing = Filter(q="zanzibarian", since=f"{middle}T00:00:00.000000Z", until=until)
-        unmerged = measure("page", some, SOURCE, limit=50)
+        print_rows(
+            "S3", {"newest fifty, a day not merged": measure("page", some, SOURCE, limit=50)}
+        )
         started = time.perf_counter()
         subprocess.run([sys.executable, "-m", "log.compact", SOURCE], cwd=ROOT, check=True,
                        stdout=subprocess.DEVNULL)  # fmt: skip
         merging = time.perf_counter() - started
         merger = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss >> 10
         stored = sum(store.list_objects(day).size for day in store.list_days())
-        rows = {
-            "newest fifty, status and model, one day not merged": unmerged,
-            "newest fifty, status and model": measure("page", some, SOURCE, limit=50),
-            "newest fifty": measure("page", Filter(), SOURCE, limit=50),
-            "an entry by its id": measure("entry", Filter(exact={"id": id}), SOURCE),
-            "a search of a day without a hit": measure("count", missing, SOURCE),
-            "the same, of the day's file": measure("count", missing, None, folder),
-            "figures": measure("figures", Filter(), SOURCE, tz="Europe/Berlin"),
-        }
+        names = [str(day.date()) for day in days]
+        print_rows("S3", measure_all(SOURCE, folder, names))
+        copy(store, folder / "store")
+        print_rows("folder", measure_all(str(folder / "store"), folder, names))
     lines = sum(size for size, _ in sizes)
-    print(
-        f"{given.entries:,} entries, {given.days} days, {given.pods} pods, {os.cpu_count()} cores"
-    )
-    for name, row in rows.items():
-        print(f"{name:55} {row['seconds']:6.2f} s {row['MiB']:6} MiB")
     print(
         f"merging: {merging:.0f} s, {given.entries / merging:,.0f} entries a second, {merger} MiB"
     )
