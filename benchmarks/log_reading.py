@@ -1,6 +1,6 @@
 """What reading the log costs, beside grep, jq and DuckDB on the same files; one command, one run.
 
-    pip install -r requirements.txt -r benchmarks/requirements.txt
+    pip install -r requirements.txt && pip install -r benchmarks/requirements.txt
     python benchmarks/log_reading.py [--gigabytes 5]
 
 Entries of 1.5 kB, a file a day, are written to a temporary folder (a gigabyte unless told
