@@ -3,6 +3,7 @@ FROM python:3.13-slim
 # requirements-cluster.txt for what reads the log of many pods
 ARG REQUIREMENTS=requirements.txt
 LABEL org.opencontainers.image.title="MiniVault" \
+    org.opencontainers.image.version="0.9.0" \
     org.opencontainers.image.description="A local LLM's answers, every one of them kept in a log"
 
 WORKDIR /app

@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 import yaml
 
-from settings import PREFIX, Settings
+from settings import PREFIX, VERSION, Settings
 from tests.conftest import DEADLINE, eventually
 from tests.ollama_stand_in import OllamaStandIn
 from tests.processes import CLIENT, ROOT, process, starting
@@ -174,6 +174,10 @@ def test_somebodys_log_folder_stays_theirs(
     os.chown(logs, 4242, 4243)
     assert leave_root() == ["4242", "4243", "[]"]
     assert owners(logs, logs / "today.jsonl") == {4242}
+
+
+def test_the_image_says_which_version_it_is() -> None:
+    assert f'org.opencontainers.image.version="{VERSION}"' in (ROOT / "Dockerfile").read_text()
 
 
 def test_compose_passes_every_setting_and_can_be_left_alone() -> None:
