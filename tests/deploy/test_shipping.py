@@ -8,7 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
@@ -22,6 +22,9 @@ from tests.processes import BIN, ROOT
 
 SHIP = ROOT / "deploy" / "kubernetes" / "components" / "log-shipper" / "ship.sh"
 SOURCE = "s3://log/of/pods"
+KILLS = 3
+"""How many writers of a pod are killed."""
+
 WRITER = """
 import asyncio, sys
 from dataclasses import replace
@@ -73,10 +76,11 @@ def shipping(pod: Path, environment: dict[str, str]) -> Iterator[subprocess.Pope
                 os.killpg(process.pid, signal.SIGKILL)
 
 
-def write(pod: Path, name: str, count: int) -> "subprocess.Popen[str]":
-    """Start a process that writes entries as the service does, and prints which are written."""
+def write(pod: Path, name: str, count: int, written: Path) -> "subprocess.Popen[bytes]":
+    """Start a process that writes entries as the service does, and says in a file which are."""
     command = [sys.executable, "-c", WRITER, str(pod / "entries"), name, str(count)]
-    return subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True)
+    with written.open("w") as output:
+        return subprocess.Popen(command, cwd=ROOT, stdout=output)
 
 
 def ids_in(store: str) -> list[str]:
@@ -100,28 +104,30 @@ def ship_with_kills(folder: Path, environment: dict[str, str], pods: int, count:
     written: set[str] = set()
     for number in range(pods):
         pod = folder / f"minivault-{number}"
-        for turn in range(3):
-            writer = write(pod, f"{number}-{turn}", count // pods // 3)
-            while True:
-                with shipping(pod, environment):
-                    with pytest.raises(subprocess.TimeoutExpired):
-                        writer.wait(rng.uniform(0.2, 1.0))
-                        raise subprocess.TimeoutExpired("writer", 0)
-                if writer.poll() is not None:
-                    break
-                if turn and rng.random() < 0.2:
+        turn, left = 0, count // pods
+        while left:
+            output = folder / f"{number}-{turn}.txt"
+            writer = write(pod, f"{number}-{turn}", left, output)
+            while writer.poll() is None:
+                with shipping(pod, environment), suppress(subprocess.TimeoutExpired):
+                    writer.wait(rng.uniform(0.2, 1.0))
+                if turn < KILLS and rng.random() < 0.2:
                     writer.kill()
-            assert writer.stdout
-            written |= set(writer.stdout.read().split("\n")[:-1])
-            writer.stdout.close()
+                    writer.wait()
+            ids = set(output.read_text().split("\n")[:-1])
+            written |= ids
+            turn, left = turn + 1, left - len(ids)
+        has_sent = pod / "outgoing" / ".sent"
+        has_sent.unlink(missing_ok=True)
         with shipping(pod, environment) as shipper:
-            eventually(lambda: is_sent(pod))
+            eventually(lambda: has_sent.exists() and is_sent(pod))
             shipper.send_signal(signal.SIGTERM)
             assert shipper.wait(60) == 0
     found = ids_in(SOURCE)
     assert len(found) == len({*found}), "found twice"
     # one that was being written when its writer was killed may be there as well
-    assert {*found} >= written and len({*found} - written) <= 3 * pods
+    assert {*found} >= written and len({*found} - written) <= KILLS * pods
+    assert len(written) == count
     assert compact(SOURCE)[0] == 0
     assert {*ids_in(SOURCE)} == {*found}
 
