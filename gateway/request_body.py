@@ -12,6 +12,7 @@ import zlib
 from base64 import b64encode
 from collections.abc import Callable
 from dataclasses import replace
+from itertools import chain
 from typing import Any
 
 import anyio.to_thread
@@ -21,7 +22,14 @@ from pydantic_core import from_json, to_json
 from gateway.usage import ask_for_usage
 from messages import LoggedRequest
 from protocols.base import Protocol
-from protocols.json_reading import LENIENT_BYTES, is_costly, parse_leniently, repair_utf8
+from protocols.json_reading import (
+    LENIENT_BYTES,
+    TooCostlyError,
+    is_costly,
+    join_slowly_growing,
+    parse_leniently,
+    repair_utf8,
+)
 from web.state import Request
 
 if sys.version_info >= (3, 14):
@@ -34,6 +42,9 @@ LARGE_BYTES = 2**16
 
 MAX_THREADS = 2
 """In so many threads bodies are read at a time; they are not those that look up names."""
+
+QUOTED_GROWTH = 2
+"""How many times longer a large body may become as a text in JSON."""
 
 MAX_FORM_LINES = 1000
 """Of those that may begin a part of a form."""
@@ -116,6 +127,8 @@ def parse_body(
         is_json = False
         try:
             parsed = parse_leniently(content, first_only=True)
+        except TooCostlyError as exc:
+            return keep_unread(body, encoding, str(exc))
         except ValueError as exc:
             if len(content) > LENIENT_BYTES:
                 return keep_unread(body, encoding, str(exc))
@@ -128,12 +141,19 @@ def parse_body(
     del parsed
     if isinstance(request.prompt, str) and sys.getsizeof(request.prompt) > LARGE_BYTES:
         request = replace(request, prompt=request.prompt.encode())
-    return replace(request, body=content if is_json else quote(content))
+    if is_json:
+        return replace(request, body=content)
+    try:
+        return replace(request, body=quote(content))  # not as the JSON that it nearly is
+    except TooCostlyError as exc:
+        return keep_unread(body, encoding, str(exc))
 
 
 def quote(data: bytes) -> bytes:
-    """Return a text as JSON, a large one without holding up other threads."""
-    return b'"%b"' % b"".join(to_json(piece)[1:-1] for piece in repair_utf8(data))
+    """Return a text as JSON, a large one without holding up other threads; raise TooCostlyError if
+    most of it has to be escaped."""
+    pieces = (to_json(piece)[1:-1] for piece in repair_utf8(data))
+    return join_slowly_growing(chain((b'"',), pieces, (b'"',)), len(data), QUOTED_GROWTH)
 
 
 def read_form(body: bytes, content_type: str, protocol: Protocol) -> LoggedRequest:

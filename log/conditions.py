@@ -3,7 +3,7 @@
 import re2  # type: ignore[import-untyped]
 
 from log.columns import KEYS
-from log.filter import SEARCHED_KEYS, Filter, make_pattern
+from log.filter import SEARCHED_KEYS, Filter, fold, make_pattern
 
 
 def make_conditions(filter: Filter) -> tuple[str, list[str]]:
@@ -36,6 +36,7 @@ def make_contains(column: str, text: str) -> tuple[str, list[str]]:
     Most columns are ASCII without backslashes. There a text can only stand as it is, in any case,
     and is found several times faster.
     """
+    text = fold(text)
     is_rich = rf"(contains({column}, '\') OR strlen({column}) <> length({column}))"
     condition = f"{is_rich} AND regexp_matches({column}, ?)"
     values = [make_pattern(text, is_plain=True)]

@@ -5,7 +5,7 @@ from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from typing import Any, Literal
 
-from pydantic_core import to_json
+from pydantic_core import to_json, to_jsonable_python
 
 Status = Literal["ok", "cancelled", "error"]
 """How a request ended: complete, left by its client or by a stop, or failed."""
@@ -78,7 +78,8 @@ class LogEntry:
         try:
             line = to_json(entry, inf_nan_mode="null")
         except ValueError:  # not Unicode, as a file's name may not be: \u escapes carry it
-            line = json.dumps(asdict(entry), separators=(",", ":"), default=bytes.decode).encode()
+            plain = to_jsonable_python(asdict(entry), inf_nan_mode="null")
+            line = json.dumps(plain, separators=(",", ":")).encode()
         line = escape_line_ends(line)
         if self.request is None:
             return line + b"\n"

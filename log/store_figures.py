@@ -18,6 +18,7 @@ from log.figures import (
     MAX_DAYS,
     MAX_MODELS,
     MAX_SLOWEST,
+    MAX_VALUE,
     NAME_LENGTH,
     OTHER,
     PROGRAM,
@@ -182,7 +183,8 @@ class StoreFigures:
         is_held = self._counted == "counted"
         quantile = "quantile_cont" if is_held else "reservoir_quantile"
         more = "" if is_held else f", {SAMPLE}"
-        return f"{quantile}({value}, {ranks}{more}) FILTER ({condition} AND {value} IS NOT NULL)"
+        filter = f"FILTER ({condition} AND abs({value}) < {MAX_VALUE})"
+        return f"{quantile}({value}, {ranks}{more}) {filter}"
 
     def _count_periods(self, width: int) -> list[dict[str, Any]]:
         number = f"{self._clock} // {width} AS number"

@@ -19,7 +19,7 @@ import codecs
 import json
 import math
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from decimal import Decimal
 from typing import Any
 
@@ -61,6 +61,13 @@ MAX_TEXT_BYTES = 2**22
 """How much may be in strings that have characters beyond ASCII: Python's text takes up to four
 bytes for each of theirs, and the time is that of the memory."""
 
+MAX_TEXTS = 50_000
+"""How many such strings there may be: to find one takes some microseconds."""
+
+MAX_HALVES = 100_000
+MAX_GROWTH = 1.5
+"""How many times longer data may become when what is no UTF-8 is replaced."""
+
 ASCII_TEXTS = compile_bytes(rb'(?:[^"]|"(?:[^"\\\x80-\xff]|\\[^u])*")*')
 TEXT = compile_bytes(rb'"(?:[^"\\]|\\.)*"?')
 MAX_LONG_DIGITS = 2**17
@@ -75,6 +82,10 @@ HALF = re.compile(rb"\\u[dD][89a-fA-F][0-9a-fA-F]{2}")
 STRING = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"?', re.DOTALL)
 
 
+class TooCostlyError(ValueError):
+    """To read the data would take long, or many times its size."""
+
+
 def is_costly(data: bytes, max_values: int = MAX_VALUES) -> bool:
     """Return whether to parse the data would take long, or many times its size.
 
@@ -82,8 +93,13 @@ def is_costly(data: bytes, max_values: int = MAX_VALUES) -> bool:
     """
     if len(data) <= SMALL_BYTES:
         return False
-    if has_long_numbers(data) or has_long_texts(data) or grows_in_the_log(data):
+    if has_long_numbers(data) or grows_in_the_log(data):
         return True
+    return has_many_values(data, max_values) or has_long_texts(data)
+
+
+def has_many_values(data: bytes, max_values: int) -> bool:
+    """Return whether there are too many values to be parsed, or such that take too much memory."""
     max_cost = MODEST_COST if len(data) <= MODEST_BYTES else MAX_COST
     if not exceeds(data, len(data) * max_cost, max_values):
         return False
@@ -116,12 +132,15 @@ def has_long_texts(data: bytes) -> bool:
     if len(data) <= MAX_TEXT_BYTES:
         return False
     length = position = 0
-    while length <= MAX_TEXT_BYTES and (start := ASCII_TEXTS.match(data, position).end()) < len(
-        data
-    ):
+    for _ in range(MAX_TEXTS):
+        start = ASCII_TEXTS.match(data, position).end()
+        if start == len(data):
+            return False
         position = TEXT.match(data, start).end()
         length += position - start
-    return length > MAX_TEXT_BYTES
+        if length > MAX_TEXT_BYTES:
+            return True
+    return True
 
 
 def grows_in_the_log(data: bytes) -> bool:
@@ -157,7 +176,7 @@ def parse_leniently(data: bytes, *, first_only: bool = False) -> Any:
     Raises:
         ValueError: there is none, or it is too long to be read in this way.
     """
-    repaired = replace_halves(b"".join(repair_utf8(data)))
+    repaired = replace_halves(join_slowly_growing(repair_utf8(data), len(data), MAX_GROWTH))
     try:
         return from_json(repaired, allow_inf_nan=False, cache_strings="none")
     except ValueError:
@@ -181,16 +200,28 @@ def repair_utf8(data: bytes) -> Iterator[bytes]:
         yield decoder.decode(data[start : start + SLICE_BYTES], is_last).encode()
 
 
+def join_slowly_growing(pieces: Iterable[bytes], size: int, max_growth: float) -> bytes:
+    """Return the pieces that large data of this size became; raise TooCostlyError if they grow."""
+    joined = bytearray()
+    for piece in pieces:
+        joined += piece
+        if size > MODEST_BYTES and len(joined) > size * max_growth:
+            raise TooCostlyError("most of it is no text in UTF-8")
+    return bytes(joined)
+
+
 def replace_halves(data: bytes) -> bytes:
-    """Return JSON with U+FFFD for each half of a surrogate pair."""
+    """Return JSON with U+FFFD for each half of a surrogate pair; raise TooCostlyError at many."""
     if b"\\u" not in data:
         return data
     replaced = bytearray(data)
     position = WHOLE_PAIRS.match(data).end()
-    while HALF.match(data, position):
+    for _ in range(MAX_HALVES):
+        if not HALF.match(data, position):
+            return bytes(replaced)
         replaced[position : position + 6] = b"\\ufffd"
         position = WHOLE_PAIRS.match(data, position + 6).end()
-    return bytes(replaced)
+    raise TooCostlyError("it has too many halves of surrogate pairs")
 
 
 def parse_integer(text: str) -> int | str:

@@ -39,6 +39,7 @@ from upstream.model_names import canonical_name
 MAX_MODELS = 50
 """How many models get a label of their own."""
 
+MAX_NAME_LENGTH = 200
 OTHER = "other"
 
 
@@ -179,7 +180,7 @@ def model_label(model: str | None, *, is_known: bool) -> str:
 
     Clients name models as they like: only one that has answered is known to exist.
     """
-    name = canonical_name(model) if model else OTHER
+    name = canonical_name(model[:MAX_NAME_LENGTH]) if model else OTHER
     if is_known and name not in _models and len(_models) < MAX_MODELS:
         _models.update(share_model(name) if SHARED_DIRECTORY else [name])
     return name if name in _models else OTHER

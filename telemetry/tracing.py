@@ -20,6 +20,7 @@ from log.entry import LogEntry
 from messages import LoggedRequest
 from protocols.registry import find_operation
 from settings import VERSION
+from telemetry.metrics import MAX_NAME_LENGTH
 from telemetry.output import PROBES
 
 # seconds; a stop waits so long for a collector that is away, ten unless it is set
@@ -27,7 +28,6 @@ os.environ.setdefault("OTEL_EXPORTER_OTLP_TIMEOUT", "1")
 
 
 TRACER = trace.get_tracer("minivault", VERSION)
-MAX_NAME_LENGTH = 200
 PARAMETERS = {
     "temperature": "temperature",
     "top_p": "top_p",
@@ -69,7 +69,7 @@ def trace_call(
 ) -> Iterator[Callable[[LogEntry], None]]:
     """Make a span of what the service does, for the length of the block; yield what says in it how
     the request ended. `address` is the service's host and port, where it has any."""
-    operation, model = find_operation(endpoint), (request.model or "")[:MAX_NAME_LENGTH]
+    operation, model = find_operation(endpoint), shorten(request.model) or ""
     attributes: dict[str, Any] = {
         "gen_ai.operation.name": operation,
         "gen_ai.provider.name": provider,
@@ -88,6 +88,11 @@ def trace_call(
         set_status_on_exception=False,
     ) as span:
         yield partial(annotate_spans, server, span)
+
+
+def shorten(name: str | None) -> str | None:
+    """Return the beginning of a name that a client or a model chose."""
+    return name and name[:MAX_NAME_LENGTH]
 
 
 def read_parameters(options: object) -> dict[str, Any]:
@@ -111,9 +116,10 @@ def annotate_spans(server: trace.Span, span: trace.Span, entry: LogEntry) -> Non
     server.set_attributes(ours)
     is_complete = entry.status == "ok"
     attributes: dict[str, Any] = {
-        "gen_ai.request.model": entry.model,
-        "gen_ai.response.model": entry.model if is_complete else None,
-        "gen_ai.response.finish_reasons": [entry.finish_reason] if entry.finish_reason else None,
+        "gen_ai.response.model": shorten(entry.model) if is_complete else None,
+        "gen_ai.response.finish_reasons": (
+            [reason] if (reason := shorten(entry.finish_reason)) else None
+        ),
         "gen_ai.response.time_to_first_chunk": entry.ttft_ms and entry.ttft_ms / 1000,
         "gen_ai.usage.input_tokens": entry.prompt_tokens,
         "gen_ai.usage.output_tokens": entry.response_tokens,

@@ -276,9 +276,36 @@ COSTLY: dict[str, bytes] = {
     "long numbers": b"[%b1]" % ((b"9" * 4000 + b",") * 400),
     "a long text with a rare character": json.dumps(f"😀{'a' * 5_000_000}").encode(),
     "the same, not escaped": json.dumps(f"{'a' * 5_000_000}“", ensure_ascii=False).encode(),
+    "many short texts with rare characters": b",".join(["é".encode().join([b'"', b'"'])] * 90_000)
+    + b',"%b"' % (b"a" * 5_000_000),
     "many texts with rare characters": b",".join([b'"%b"' % ("é" * 20_000).encode()] * 150),
     "characters that the log writes with six": json.dumps(SEPARATORS, ensure_ascii=False).encode(),
 }
+
+
+GROWING: dict[str, bytes] = {
+    "no text": b'{"prompt":"Why?","x":"%b"}' % (b"\xff" * 500_000),
+    "control characters": b'{"prompt":"Why?","x":"%b"}' % (b"\x01" * 500_000),
+    "control characters behind it": b'{"prompt":"Why?"}' + b"\x01" * 500_000,
+    "halves of pairs": b'{"prompt":"Why?","x":"%b"}' % (b"\\ud800" * 200_000),
+}
+
+
+@pytest.mark.parametrize("name", GROWING)
+def test_what_grows_as_text_is_kept_as_it_is(through: Way, name: str) -> None:
+    async def done(talk: Conversation) -> None:
+        await talk.start()
+        await talk.done()
+
+    through.ollama.answer = done
+    assert send(through.url, http("POST", "/api/generate", GROWING[name])).status == 200
+    assert through.service
+    entry = through.service.entry()
+    assert entry["status"] == "ok" and len(json.dumps(entry)) < 2 * len(GROWING[name])
+    if isinstance(entry["request"], dict):
+        assert gzip.decompress(b64decode(entry["request"]["base64"])) == GROWING[name]
+    else:
+        assert entry["request"] == GROWING[name].decode()
 
 
 @pytest.mark.parametrize("name", COSTLY)

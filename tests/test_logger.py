@@ -5,10 +5,12 @@ import json
 import os
 import threading
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+from pydantic_core import from_json
 
 from logger import JsonlLog
 from tests.conftest import read_log
@@ -114,6 +116,18 @@ def test_text_that_is_not_unicode_is_escaped_and_harms_no_other_entry(tmp_path: 
     asyncio.run(main())
     first, second = read_log(tmp_path)
     assert first["error"] == "caf\udce9" and list(first) == list(second)
+
+
+def test_line_of_what_is_not_unicode_is_json_all_the_same() -> None:
+    odd = {"options": {"seed": float("inf")}, "tool_calls": [{"arguments": "\ud800"}]}
+    line = replace(ENTRY, prompt="é😀".encode(), request=b'{"a":1}', **odd).to_line()
+    found = from_json(line.replace(b"\\ud800", b"?"), allow_inf_nan=False)
+    assert (found["prompt"], found["options"], found["request"]) == (
+        "é😀",
+        {"seed": None},
+        {"a": 1},
+    )
+    assert b'"\\ud800"' in line
 
 
 def test_folder_that_is_there_keeps_its_mode_and_parents_are_made(tmp_path: Path) -> None:

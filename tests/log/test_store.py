@@ -231,6 +231,35 @@ def walk(value: Any, key: object = None) -> Iterator[tuple[object, Any]]:
         yield key, value
 
 
+@pytest.mark.parametrize("part", ["ß", "ﬁ", "\u212a", "ſ", "SS"])
+def test_a_part_in_any_case_is_found_in_a_store(tmp_path: Path, part: str) -> None:
+    agents = ["strasse/1", "finder/1", "kurl/1", "Straße/2"]
+    lines = [entry(f"{number}", user_agent=agent) for number, agent in enumerate(agents)]
+    pod = tmp_path / f"date={DAY}" / "pod=a"
+    pod.mkdir(parents=True)
+    (pod / "1.jsonl.gz").write_bytes(pack(*lines))
+    assert compact(str(tmp_path))[0] == 0
+    wanted = Filter(parts={"user_agent": part})
+    with StoreReader(str(tmp_path), wanted) as reader:
+        found = {found.entry["id"] for found in reader.find()}
+    assert found == {each["id"] for each in lines if wanted.matches(each)} != set()
+
+
+def test_figures_leave_out_what_cannot_be_true(tmp_path: Path) -> None:
+    odd = [
+        entry("a", response_ms=5e-324, response_tokens=3),
+        entry("b", response_ms=0.001, response_tokens=2**51),
+        entry("c", ttft_ms=5e15, duration_ms=10, streamed=False),
+    ]
+    pod = tmp_path / f"date={DAY}" / "pod=a"
+    pod.mkdir(parents=True)
+    (pod / "1.jsonl.gz").write_bytes(pack(*odd))
+    with StoreReader(str(tmp_path), Filter()) as reader:
+        figures = compute_store_figures(reader, UTC)
+    assert figures["models"][0]["tokens_per_second"] is None
+    assert all((bucket["ttft_ms"] or {}).get("p99", 0) < 1e15 for bucket in figures["buckets"])
+
+
 NUMBER = st.one_of(st.none(), st.integers(0, 9), st.floats(0, 1000))
 
 

@@ -12,7 +12,7 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTrace
 from opentelemetry.proto.trace.v1.trace_pb2 import Span, Status
 
 from tests.conftest import DEADLINE, eventually, read_log
-from tests.ollama_stand_in import OllamaStandIn, hang, like_ollama, refuse, then
+from tests.ollama_stand_in import Conversation, OllamaStandIn, hang, like_ollama, refuse, then
 from tests.processes import CLIENT, GRACE, SERVE, Process, process
 from tests.ways import connect, post
 from tests.web.test_client import open_connections
@@ -191,6 +191,24 @@ def test_parameters_are_those_that_are_numbers(live: Process, receiver: Receiver
     names = "temperature", "top_k", "max_tokens", "stream", "seed", "top_p"
     values = [known.get(f"gen_ai.request.{name}") for name in names]
     assert values == [0.5, 40, 9, True, None, None] and "secret" not in str(known)
+
+
+def test_names_that_others_chose_are_cut(
+    live: Process, receiver: Receiver, ollama: OllamaStandIn
+) -> None:
+    async def answer(talk: Conversation) -> None:
+        await talk.start()
+        await talk.done(model="z" * 5000, done_reason="y" * 5000)
+
+    ollama.answer = answer
+    asked = {"model": "x" * 5000, "prompt": "Why?", "stream": True}
+    assert CLIENT.post(f"{live.url}/api/generate", json=asked).status_code == 200
+    call = receiver.call(receiver.span("/api/generate"))
+    named = attributes(call)
+    assert named["gen_ai.request.model"] == "x" * 200 and call.name.endswith(" " + "x" * 200)
+    assert named["gen_ai.response.model"] == "z" * 200
+    assert named["gen_ai.response.finish_reasons"] == ["y" * 200]
+    assert len(CLIENT.get(f"{live.url}/metrics").text) < 50_000
 
 
 def test_probes_are_not_traced(live: Process, receiver: Receiver) -> None:
