@@ -169,8 +169,8 @@ async def stream(request: Request, recording: CurrentRecording) -> AnswerStream:
 @probes.head("/health", include_in_schema=False)
 @probes.get("/health")
 async def check_health(response: Response) -> Health:
-    """Tell that the process is up; the `Server` header says which version it is."""
-    response.headers["Server"] = f"MiniVault/{VERSION}"
+    """Tell that the process is up; a header says which version it is."""
+    response.headers["X-MiniVault-Version"] = VERSION
     return Health()
 
 
