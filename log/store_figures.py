@@ -60,12 +60,11 @@ TOKENS_PER_SECOND = f"""CASE
 """The rule of `log.speed`, whose tests hold for this as well."""
 
 
-def count_tokens(key: str) -> str:
-    """Return SQL for the tokens of complete answers, as `log.figures.to_count` counts them."""
-    return f"coalesce(sum({key}) {OK[:-1]} AND {key} BETWEEN 0 AND {MAX_COUNT}), 0)::BIGINT"
-
-
-TOKENS = f"count(*) {OK}, {count_tokens('prompt_tokens')}, {count_tokens('response_tokens')}"
+TOKENS = ", ".join(
+    [f"count(*) {OK}"]
+    + [f"coalesce(sum({key}) {OK}, 0)::BIGINT" for key in ("prompt_tokens", "response_tokens")]
+)
+"""How many complete answers there are, and their tokens."""
 
 
 def compute_store_figures(
@@ -144,6 +143,7 @@ class StoreFigures:
             "models.number AS model",
             "user_agents.number AS user_agent",
             "TRY_CAST(status AS ENUM ('ok', 'error', 'cancelled')) AS status",
+            # as `log.figures.to_count` counts them
             *(f"CASE WHEN {key} BETWEEN 0 AND {MAX_COUNT} THEN {key} END::UINTEGER AS {key}"
               for key in tokens),
             *(f"{key}::{number} AS {key}" for key in (*times, "speed")),
